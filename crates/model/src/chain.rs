@@ -1,0 +1,243 @@
+//! A chain as it is built: the record that lies pinned beside every chain in the kernel.
+
+use crate::{ActionSet, EntryName, Fingerprint, HookId, ProgramName, Sha256, Verdicts};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use utoipa::ToSchema;
+
+/// A whole chain: what is fused, in which order, and how.
+///
+/// Two equal specs make the same program, so a plan needs no step between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChainSpec {
+    /// The members in the order they run.
+    pub members: Vec<MemberSpec>,
+    /// Whether the fused program takes packets of several buffers (`BPF_F_XDP_HAS_FRAGS`).
+    pub frags: bool,
+}
+
+/// One program in a chain, with all that decides what its part of the fused program does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberSpec {
+    /// The operator's name for it. Counters belong to this name.
+    pub program: ProgramName,
+    /// Object, entry and globals in one value.
+    pub fingerprint: Fingerprint,
+    /// The object in the store.
+    pub object: Sha256,
+    /// Where the object came from, for people.
+    pub source: String,
+    /// The function it starts at.
+    pub entry: EntryName,
+    /// The kernel's tag of the program as loaded alone: 16 hexadecimal digits.
+    pub tag: String,
+    /// Its priority.
+    pub priority: u32,
+    /// The verdicts after which the chain goes on.
+    pub chain_call_actions: ActionSet,
+    /// `false`: its verdict is only counted.
+    pub enforce: bool,
+    /// How it is built in.
+    pub form: Form,
+}
+
+/// How a member is built into the fused program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Its main function runs in the chain's own frame.
+    Inlined,
+    /// Its main function is called: for programs that tail-call.
+    Called,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Inlined => "inlined",
+            Self::Called => "called",
+        })
+    }
+}
+
+/// What lies pinned beside a chain, as JSON in a frozen one-entry map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainRecord {
+    /// The generation of the document that asked for the chain.
+    pub generation: u64,
+    /// The chain.
+    pub spec: ChainSpec,
+}
+
+/// What left a chain where, read from its counters. Index = member.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExitCounts {
+    /// Per member: final verdicts, and for members with a counter of their own all verdicts.
+    pub members: Vec<Verdicts>,
+    /// Packets for which the last member said "continue": passed to the stack.
+    pub end: u64,
+}
+
+impl MemberSpec {
+    /// Whether the member counts every verdict itself: when "continue" would not tell which
+    /// verdict it was. All others are known from where packets leave the chain.
+    #[must_use]
+    pub fn counts_itself(&self) -> bool {
+        !self.enforce || self.chain_call_actions.len() > 1
+    }
+}
+
+impl ChainSpec {
+    /// Turns exit counts into what each member answered.
+    ///
+    /// A packet that left at a later member, or at the end, got "continue" from every earlier
+    /// one; a member with one continue action therefore gave that verdict.
+    #[must_use]
+    pub fn verdicts(&self, exits: &ExitCounts) -> Vec<Verdicts> {
+        let mut later = exits.end;
+        let mut all = Vec::with_capacity(self.members.len());
+        for (member, &own) in self.members.iter().zip(&exits.members).rev() {
+            let mut verdicts = own;
+            if member.counts_itself() {
+                // Of its own count, what did not continue left here; it all came in here.
+                later = verdicts.total();
+            } else {
+                if let Some(action) = member.chain_call_actions.iter().next() {
+                    let mut counts = verdicts.to_array();
+                    counts[action as usize] = counts[action as usize].wrapping_add(later);
+                    verdicts = Verdicts::from_array(counts);
+                }
+                later = later.wrapping_add(own.total());
+            }
+            all.push(verdicts);
+        }
+        all.reverse();
+        all
+    }
+}
+
+/// What the retired chains of a hook have counted: the base to which the live chain's counts
+/// are added. Pinned as JSON, replaced as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Chains up to this sequence number are in the sums.
+    pub folded: u64,
+    /// Per program, over all chains it was in.
+    pub programs: BTreeMap<ProgramName, Verdicts>,
+    /// Packets that passed the end of a chain.
+    pub end: u64,
+}
+
+impl Totals {
+    /// Adds a retired chain's counts.
+    pub fn fold(&mut self, sequence: u64, spec: &ChainSpec, exits: &ExitCounts) {
+        for (member, verdicts) in spec.members.iter().zip(spec.verdicts(exits)) {
+            let sum = self.programs.entry(member.program.clone()).or_default();
+            *sum = *sum + verdicts;
+        }
+        self.end = self.end.wrapping_add(exits.end);
+        self.folded = sequence;
+    }
+}
+
+/// A chain's place among the chains of its hook: later chains have higher numbers.
+pub type Sequence = u64;
+
+/// Names a chain: its hook and its sequence number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct ChainId {
+    /// The hook.
+    pub hook: HookId,
+    /// Its number there.
+    pub sequence: Sequence,
+}
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.hook, self.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Action;
+
+    fn member(name: &str, actions: &[Action], enforce: bool) -> MemberSpec {
+        let object = Sha256::of(name.as_bytes());
+        MemberSpec {
+            program: ProgramName::new(name).unwrap(),
+            fingerprint: Fingerprint::new(&object, None, ""),
+            object,
+            source: "test".into(),
+            entry: EntryName::new("main").unwrap(),
+            tag: "0".repeat(16),
+            priority: 50,
+            chain_call_actions: actions.iter().copied().collect(),
+            enforce,
+            form: Form::Inlined,
+        }
+    }
+
+    /// Runs packets through a chain by the documented rule and counts as the fused program does.
+    fn simulate(spec: &ChainSpec, packets: &[Vec<Action>]) -> (ExitCounts, Vec<Verdicts>) {
+        let none = vec![[0; Verdicts::LEN]; spec.members.len()];
+        let (mut exits, mut truth, mut end) = (none.clone(), none, 0);
+        'packets: for packet in packets {
+            for (at, (member, &verdict)) in spec.members.iter().zip(packet).enumerate() {
+                truth[at][verdict as usize] += 1;
+                let goes_on = !member.enforce || member.chain_call_actions.contains(verdict);
+                if !goes_on || member.counts_itself() {
+                    exits[at][verdict as usize] += 1;
+                }
+                if !goes_on {
+                    continue 'packets;
+                }
+            }
+            end += 1;
+        }
+        let to = |counts: Vec<_>| counts.into_iter().map(Verdicts::from_array).collect();
+        (ExitCounts { members: to(exits), end }, to(truth))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_verdict_follows_from_where_packets_leave(
+            chain in proptest::collection::vec((0u8..32, proptest::bool::ANY), 0..8),
+            packets in proptest::collection::vec(proptest::collection::vec(0usize..5, 8), 0..60),
+        ) {
+            let members = chain.iter().enumerate().map(|(at, &(bits, enforce))| {
+                let actions: Vec<_> =
+                    Action::ALL.into_iter().filter(|&a| bits & (1 << a as u8) != 0).collect();
+                member(&format!("m{at}"), &actions, enforce)
+            });
+            let spec = ChainSpec { members: members.collect(), frags: false };
+            let packets: Vec<Vec<_>> = packets
+                .into_iter()
+                .map(|packet| packet.into_iter().map(|code| Action::ALL[code]).collect())
+                .collect();
+            let (exits, truth) = simulate(&spec, &packets);
+            proptest::prop_assert_eq!(spec.verdicts(&exits), truth);
+        }
+    }
+
+    #[test]
+    fn folding_keeps_a_programs_counts_over_a_re_order() {
+        let pass = [Action::Pass];
+        let (a, b) = (member("a", &pass, true), member("b", &pass, true));
+        let first = ChainSpec { members: vec![a.clone(), b.clone()], frags: false };
+        let second = ChainSpec { members: vec![b, a], frags: false };
+        let drops = |at: usize| {
+            let mut members = vec![Verdicts::default(); 2];
+            members[at].drop = 5;
+            ExitCounts { members, end: 1 }
+        };
+        let mut totals = Totals::default();
+        totals.fold(1, &first, &drops(1));
+        totals.fold(2, &second, &drops(0));
+        let of = |name: &str| totals.programs[&ProgramName::new(name).unwrap()];
+        assert_eq!((of("a").total(), of("b").total()), (7, 12));
+        assert_eq!((of("b").drop, totals.end, totals.folded), (10, 2, 2));
+    }
+}

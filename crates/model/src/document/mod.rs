@@ -1,0 +1,383 @@
+//! The node document: what an operator writes down.
+//!
+//! [`Document::parse`] is the only way in. It takes the bytes of a file or of a request and gives
+//! a value in which every name is valid and every reference resolves, or errors that each name
+//! the JSON pointer of the offending place and what was expected there.
+
+mod raw;
+mod schema;
+mod strict;
+
+use crate::{ActionSet, EntryName, InterfaceName, MapName, NodeName, ProgramName, Sha256};
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use utoipa::ToSchema;
+
+pub use schema::json_schema;
+
+/// The largest document, in bytes. Objects given inline count; larger ones belong in the store.
+pub const MAX_BYTES: usize = 8 << 20;
+
+/// The longest chain. Set by the counter's 32-bit arithmetic and by what a person can follow,
+/// far below what the verifier takes.
+pub const MAX_CHAIN: usize = 128;
+
+/// A whole node document, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The host this document is for.
+    pub node: NodeName,
+    /// Which edition of the host's document this is.
+    pub generation: u64,
+    /// Whether the document may leave the host empty.
+    pub allow_empty: bool,
+    /// The programs by name.
+    pub programs: BTreeMap<ProgramName, ProgramSpec>,
+    /// The interfaces by name.
+    pub interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
+}
+
+/// One program as the operator wants it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProgramSpec {
+    /// Where the object comes from.
+    pub object: ObjectSource,
+    /// The function to start at; `None`: the object's only XDP program.
+    pub entry: Option<EntryName>,
+    /// Global variables to set.
+    pub globals: BTreeMap<String, Value>,
+    /// Map contents to enforce.
+    pub maps: BTreeMap<MapName, Vec<MapEntry>>,
+}
+
+/// Where an object's bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectSource {
+    /// A file on the host, with its hash where the operator gave one.
+    Path(PathBuf, Option<Sha256>),
+    /// The local store.
+    Stored(Sha256),
+    /// The document itself.
+    Inline(Vec<u8>),
+    /// Fetched by the courier into the local store.
+    Url(String, Sha256),
+    /// One of ours.
+    Builtin(Builtin),
+}
+
+impl fmt::Display for ObjectSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path, _) => write!(f, "{}", path.display()),
+            Self::Stored(hash) => write!(f, "sha256:{}", hash.short()),
+            Self::Inline(_) => f.write_str("inline"),
+            Self::Url(url, _) => f.write_str(url),
+            Self::Builtin(builtin) => write!(f, "builtin:{builtin}"),
+        }
+    }
+}
+
+/// A program that comes with Pointsman.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Builtin {
+    /// Drops UDP datagrams to ports that are not listed; `maps.ports` lists them.
+    UdpPortFilter,
+    /// Redirects packets of a queue to the AF_XDP socket registered for it; passes the others.
+    XskmapRedirect,
+    /// Counts packets and bytes, and passes them.
+    CountingPass,
+    /// Drops packets from listed networks; `maps.blocklist_v4` and `maps.blocklist_v6`.
+    CidrBlocklist,
+}
+
+impl Builtin {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::UdpPortFilter, Self::XskmapRedirect, Self::CountingPass, Self::CidrBlocklist];
+
+    /// The name used in documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UdpPortFilter => "udp-port-filter",
+            Self::XskmapRedirect => "xskmap-redirect",
+            Self::CountingPass => "counting-pass",
+            Self::CidrBlocklist => "cidr-blocklist",
+        }
+    }
+}
+
+impl fmt::Display for Builtin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One entry of a map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapEntry {
+    /// The key, typed by BTF when it is written.
+    pub key: Value,
+    /// The value, likewise.
+    pub value: Value,
+}
+
+/// What runs on one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceSpec {
+    /// The XDP chain.
+    pub xdp: Option<XdpSpec>,
+}
+
+/// An XDP chain and how it is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XdpSpec {
+    /// How several programs become one.
+    pub engine: Engine,
+    /// Where in the receive path.
+    pub mode: Mode,
+    /// The programs, in document order.
+    pub chain: Vec<ChainEntry>,
+}
+
+/// One program's place in a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainEntry {
+    /// The program.
+    pub program: ProgramName,
+    /// Ascending.
+    pub priority: u32,
+    /// The verdicts after which the next program runs.
+    pub actions: ActionSet,
+    /// Whether the verdict is acted upon.
+    pub enforce: bool,
+}
+
+/// How several programs on one hook become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The best this host can do; the plan says which one that is, and why.
+    #[default]
+    Auto,
+    /// One program made of all members, attached by a BPF link.
+    Fused,
+}
+
+/// Where in the receive path a chain is attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Native where the driver has it, else skb; plan and status say which.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// After the socket buffer is made: any interface, slower.
+    Skb,
+}
+
+/// One thing wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{}: {message}", if pointer.is_empty() { "document" } else { pointer.as_str() })]
+pub struct DocumentError {
+    /// Where: an RFC 6901 JSON pointer; empty for the document as a whole.
+    pub pointer: String,
+    /// What is wrong there and what was expected.
+    pub message: String,
+}
+
+impl Document {
+    /// Parses and checks a document.
+    ///
+    /// # Errors
+    /// Everything found wrong: one error where the text is not a document at all, all of them
+    /// where its parts do not fit together.
+    pub fn parse(text: &[u8]) -> Result<Self, Vec<DocumentError>> {
+        if text.len() > MAX_BYTES {
+            return Err(vec![error(
+                "",
+                format!(
+                    "{} bytes is larger than the limit of {MAX_BYTES}; put objects into the store \
+                     and name them by sha256",
+                    text.len()
+                ),
+            )]);
+        }
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let raw: raw::RawDocument = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            let place = pointer(e.path());
+            vec![error(&place, e.into_inner().to_string())]
+        })?;
+        json.end().map_err(|e| vec![error("", e.to_string())])?;
+        check(raw)
+    }
+
+    /// Whether no chain of the document has a program.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.interfaces.values().filter_map(|i| i.xdp.as_ref()).all(|xdp| xdp.chain.is_empty())
+    }
+}
+
+fn error(pointer: &str, message: impl Into<String>) -> DocumentError {
+    DocumentError { pointer: pointer.to_owned(), message: message.into() }
+}
+
+/// Writes a deserializer's path as an RFC 6901 pointer.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(format!("/{}", escape(key))),
+            Segment::Seq { index } => Some(format!("/{index}")),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// Escapes one token of a JSON pointer.
+fn escape(token: &str) -> String {
+    token.replace('~', "~0").replace('/', "~1")
+}
+
+/// What one part of a document says about another.
+fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
+    let mut errors = Vec::new();
+    if raw.generation == 0 {
+        errors.push(error("/generation", "expected a number of at least 1"));
+    }
+    let mut programs = BTreeMap::new();
+    for (name, program) in raw.programs.0 {
+        match check_program(program) {
+            Ok(program) => drop(programs.insert(name, program)),
+            Err((inner, message)) => {
+                errors.push(error(&format!("/programs/{name}{inner}"), message));
+                // A placeholder, so that chains that use the name are not blamed too.
+                programs.insert(name, ProgramSpec::placeholder());
+            }
+        }
+    }
+    let mut interfaces = BTreeMap::new();
+    for (name, interface) in raw.interfaces.0 {
+        let at = format!("/interfaces/{}/xdp/chain", escape(name.as_str()));
+        let xdp = interface.xdp.map(|xdp| check_chain(xdp, &at, &programs, &mut errors));
+        interfaces.insert(name, InterfaceSpec { xdp });
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let raw::SchemaVersion::V1 = raw.schema;
+    Ok(Document {
+        node: raw.node,
+        generation: raw.generation,
+        allow_empty: raw.allow_empty,
+        programs,
+        interfaces,
+    })
+}
+
+impl ProgramSpec {
+    fn placeholder() -> Self {
+        Self {
+            object: ObjectSource::Builtin(Builtin::CountingPass),
+            entry: None,
+            globals: BTreeMap::new(),
+            maps: BTreeMap::new(),
+        }
+    }
+}
+
+fn check_program(raw: raw::RawProgram) -> Result<ProgramSpec, (&'static str, String)> {
+    let object = match (raw.object, raw.builtin) {
+        (Some(object), None) => check_object(object).map_err(|(at, why)| (at, why.into()))?,
+        (None, Some(builtin)) => ObjectSource::Builtin(builtin),
+        (None, None) => return Err(("", "expected `object` or `builtin`".into())),
+        (Some(_), Some(_)) => {
+            return Err(("", "expected one of `object` and `builtin`, found both".into()));
+        }
+    };
+    let entry = |e: raw::RawEntry| MapEntry { key: e.key.0, value: e.value.0 };
+    Ok(ProgramSpec {
+        object,
+        entry: raw.entry,
+        globals: raw.globals.0.into_iter().map(|(name, value)| (name, value.0)).collect(),
+        maps: (raw.maps.0.into_iter())
+            .map(|(name, map)| (name, map.entries.into_iter().map(entry).collect()))
+            .collect(),
+    })
+}
+
+fn check_object(raw: raw::RawObject) -> Result<ObjectSource, (&'static str, &'static str)> {
+    let raw::RawObject { path, sha256, inline, url } = raw;
+    match (path, inline, url, sha256) {
+        (Some(path), None, None, hash) => {
+            if !path.starts_with('/') || path.contains('\0') {
+                return Err(("/object/path", "expected an absolute path"));
+            }
+            Ok(ObjectSource::Path(path.into(), hash))
+        }
+        (None, Some(text), None, hash) => {
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(text.as_bytes())
+                .map_err(|_| ("/object/inline", "expected base64 (RFC 4648, with padding)"))?;
+            if hash.is_some_and(|hash| hash != Sha256::of(&bytes)) {
+                return Err(("/object/sha256", "differs from the hash of the inline object"));
+            }
+            Ok(ObjectSource::Inline(bytes))
+        }
+        (None, None, Some(url), Some(hash)) => {
+            if !(url.starts_with("https://") || url.starts_with("http://")) {
+                return Err(("/object/url", "expected an http or https URL"));
+            }
+            Ok(ObjectSource::Url(url, hash))
+        }
+        (None, None, Some(_), None) => {
+            Err(("/object", "expected `sha256` beside `url`: a download is checked against it"))
+        }
+        (None, None, None, Some(hash)) => Ok(ObjectSource::Stored(hash)),
+        _ => Err(("/object", "expected exactly one of `path`, `inline`, `url`, or `sha256` alone")),
+    }
+}
+
+fn check_chain(
+    raw: raw::RawXdp,
+    at: &str,
+    programs: &BTreeMap<ProgramName, ProgramSpec>,
+    errors: &mut Vec<DocumentError>,
+) -> XdpSpec {
+    if raw.chain.len() > MAX_CHAIN {
+        let found = raw.chain.len();
+        errors.push(error(at, format!("expected at most {MAX_CHAIN} programs, found {found}")));
+    }
+    let mut seen = BTreeSet::new();
+    let mut chain = Vec::with_capacity(raw.chain.len());
+    for (index, entry) in raw.chain.into_iter().enumerate() {
+        let place = format!("{at}/{index}/program");
+        if !programs.contains_key(&entry.program) {
+            let message =
+                format!("expected a name from /programs, found {:?}", entry.program.as_str());
+            errors.push(error(&place, message));
+        } else if !seen.insert(entry.program.clone()) {
+            let message = format!(
+                "{:?} is in this chain already; to run an object twice, give it a second name",
+                entry.program.as_str()
+            );
+            errors.push(error(&place, message));
+        }
+        chain.push(ChainEntry {
+            program: entry.program,
+            priority: entry.priority,
+            actions: entry.chain_call_actions,
+            enforce: entry.enforce,
+        });
+    }
+    XdpSpec { engine: raw.engine, mode: raw.mode, chain }
+}

@@ -1,0 +1,88 @@
+//! What is known of a program before it joins a chain, from opening it and loading it alone.
+
+use crate::{EntryName, MapName};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Facts about one program with its globals set, as the kernel's verifier saw it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramFacts {
+    /// The function it starts at.
+    pub entry: EntryName,
+    /// The kernel's tag: 16 hexadecimal digits.
+    pub tag: String,
+    /// Instructions of the main function.
+    pub main_instructions: u32,
+    /// Instructions of main function and subprograms.
+    pub instructions: u32,
+    /// Instructions the verifier walked; the kernel's limit is one million a program.
+    pub verified_instructions: u32,
+    /// Stack use of the main function's own frame, in bytes.
+    pub main_stack: u32,
+    /// Stack use of the deepest path of calls below the main function, in bytes, each frame
+    /// rounded as this kernel does, without the main function's own frame.
+    pub called_stack: u32,
+    /// Whether the main function tail-calls: it cannot be inlined then.
+    pub tail_calls: bool,
+    /// Where a subprogram tail-calls: bytes of the frames between the main function's and the
+    /// deepest such subprogram's own, rounded likewise.
+    pub tail_call_depth: Option<u32>,
+    /// Whether it takes packets of several buffers (`xdp.frags`).
+    pub frags: bool,
+    /// Whether its licence is GPL-compatible by the kernel's list.
+    pub gpl_compatible: bool,
+    /// Whether it calls what the kernel gives to GPL-compatible programs only.
+    pub needs_gpl: bool,
+    /// What it may do to packets or shared state, which observing cannot undo.
+    pub side_effects: Vec<SideEffect>,
+    /// Its maps.
+    pub maps: Vec<MapFacts>,
+    /// Why it cannot be fused at all, if so.
+    pub unfusable: Option<String>,
+}
+
+/// Something a program does besides giving a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SideEffect {
+    /// Writes into the packet or its metadata.
+    WritesPacket,
+    /// Moves the packet's head, tail or metadata.
+    ResizesPacket,
+    /// Writes into maps.
+    WritesMaps,
+}
+
+impl std::fmt::Display for SideEffect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::WritesPacket => "writes packets",
+            Self::ResizesPacket => "resizes packets",
+            Self::WritesMaps => "writes maps",
+        })
+    }
+}
+
+/// One map of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MapFacts {
+    /// Its name in the object.
+    pub name: MapName,
+    /// The kernel's name of its type, such as `lru_hash`.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// The most entries it can hold.
+    pub max_entries: u32,
+}
+
+/// Why a program cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramProblem {
+    /// One line that names the thing and says what to do.
+    pub message: String,
+    /// The verifier's log, with the program's source lines, when it was the verifier.
+    pub log: Option<String>,
+}

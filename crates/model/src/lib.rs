@@ -1,0 +1,22 @@
+//! The nouns of Pointsman.
+//!
+//! In: bytes of a node document ([`document::Document::parse`]), facts about programs and kernel
+//! objects gathered elsewhere. Out: values that cannot be wrong, shared by the planner, the kernel
+//! side, the daemon and the command line. No I/O, no unsafe code, no async.
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod api;
+pub mod chain;
+pub mod document;
+pub mod facts;
+pub mod ids;
+pub mod observed;
+pub mod plan;
+pub mod status;
+
+pub use action::{Action, ActionSet, Verdicts};
+pub use document::Document;
+pub use ids::{
+    EntryName, Fingerprint, HookId, InterfaceName, MapName, NodeName, ProgramName, Sha256,
+};

@@ -1,0 +1,115 @@
+//! What is there: interfaces, and our own pins.
+
+use crate::chain::{ChainRecord, Sequence};
+use crate::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use utoipa::ToSchema;
+
+/// The host as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The interfaces of the daemon's network namespace.
+    pub interfaces: BTreeMap<InterfaceName, ObservedInterface>,
+    /// Hooks of which we hold pins.
+    pub hooks: BTreeMap<HookId, ObservedHook>,
+    /// Programs whose maps are pinned. The value is what their maps were last told to hold.
+    pub programs: BTreeMap<(ProgramName, Fingerprint), ObservedProgram>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedInterface {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Whether its driver runs XDP natively; `None`: the kernel does not say (before 6.3).
+    pub native_xdp: Option<bool>,
+    /// Whether it is the loopback interface, which has no native XDP.
+    pub loopback: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The XDP program attached to it, whoever did it.
+    pub attached: Option<Attachment>,
+}
+
+/// An XDP program on an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// The kernel's id of the program.
+    pub program_id: u32,
+    /// Its name, where the kernel tells.
+    pub name: Option<String>,
+    /// Where it is attached.
+    pub mode: AttachMode,
+}
+
+/// Where in the receive path a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// After the socket buffer is made.
+    Skb,
+    /// On the network card.
+    Offload,
+}
+
+impl fmt::Display for AttachMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+            Self::Offload => "offload",
+        })
+    }
+}
+
+/// A hook of which we hold pins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedHook {
+    /// The pinned link.
+    pub link: Option<ObservedLink>,
+    /// The pinned chains by sequence number, live or not.
+    pub chains: BTreeMap<Sequence, ObservedChain>,
+    /// Chains up to this number are in the hook's totals.
+    pub folded: Sequence,
+}
+
+/// A pinned link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// The program it runs.
+    pub program_id: u32,
+    /// The interface it is on; 0: the interface is gone.
+    pub interface_index: u32,
+}
+
+/// A pinned chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedChain {
+    /// The fused program; `None`: building it was interrupted.
+    pub program_id: Option<u32>,
+    /// What it is made of; `None`: unreadable or interrupted.
+    pub record: Option<ChainRecord>,
+}
+
+/// A program whose maps are pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedProgram {
+    /// Per map the hash of the entries it was told to hold.
+    pub entries: BTreeMap<MapName, Sha256>,
+}
+
+impl ObservedHook {
+    /// The chain that packets run through now.
+    #[must_use]
+    pub fn live(&self) -> Option<(Sequence, &ObservedChain)> {
+        let running = self.link.as_ref()?.program_id;
+        self.chains
+            .iter()
+            .find(|(_, chain)| chain.program_id == Some(running))
+            .map(|(&sequence, chain)| (sequence, chain))
+    }
+}

@@ -1,0 +1,332 @@
+//! A plan: the steps from what is there to what is wanted, and what is refused and why. A value:
+//! it can be printed, stored and compared.
+
+use crate::chain::{ChainId, ChainSpec};
+use crate::document::MapEntry;
+use crate::observed::AttachMode;
+use crate::{EntryName, Fingerprint, HookId, MapName, ProgramName, Sha256};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use utoipa::ToSchema;
+
+/// What an apply would do, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// The generation of the document the plan is for.
+    pub generation: u64,
+    /// The steps. All that prepares comes before the first that packets can notice; per hook at
+    /// most one step is visible, or two where the plan says that it opens a gap.
+    pub steps: Vec<Step>,
+    /// What is wanted and will not be done. Never blocks the rest.
+    pub refusals: Vec<Refusal>,
+    /// What the operator should know and need not act on.
+    pub notes: Vec<Note>,
+    /// Per hook that the document or the host knows: what is there and what will be.
+    pub hooks: Vec<HookDiff>,
+}
+
+impl Plan {
+    /// Whether nothing would be done and nothing is refused.
+    #[must_use]
+    pub fn is_converged(&self) -> bool {
+        self.steps.is_empty() && self.refusals.is_empty()
+    }
+}
+
+/// One operation. The kernel and the simulator carry out the same ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Opens a program's object, creates and pins its maps. Invisible.
+    PrepareProgram(PrepareProgram),
+    /// Makes a program's map hold exactly the document's entries.
+    SetMapEntries(SetMapEntries),
+    /// Fuses, loads and pins a chain beside the one that runs. Invisible.
+    BuildChain(BuildChain),
+    /// Attaches a built chain where nothing is attached. Visible; may reset some drivers' rings.
+    Attach(Attach),
+    /// Replaces the running chain by a built one: one atomic link update. Visible.
+    Swap(Swap),
+    /// Takes our link off the interface. Visible: no chain runs afterwards.
+    Detach(Detach),
+    /// Adds a retired chain's counters to its hook's totals and unpins it. Invisible.
+    RetireChain(RetireChain),
+    /// Unpins what is left of a hook without a link: its totals and its directory. Invisible.
+    ReleaseHook(ReleaseHook),
+    /// Unpins the maps of a program that no chain uses. Their contents are lost. Invisible.
+    ReleaseProgram(ReleaseProgram),
+}
+
+/// See [`Step::PrepareProgram`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrepareProgram {
+    /// The program.
+    pub program: ProgramName,
+    /// Object, entry and globals in one value.
+    pub fingerprint: Fingerprint,
+}
+
+/// See [`Step::SetMapEntries`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetMapEntries {
+    /// The program.
+    pub program: ProgramName,
+    /// Which load of it.
+    pub fingerprint: Fingerprint,
+    /// The map.
+    pub map: MapName,
+    /// How many entries it will hold.
+    pub entries: usize,
+    /// The hash of the entries.
+    pub digest: Sha256,
+}
+
+/// See [`Step::BuildChain`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuildChain {
+    /// The new chain's name.
+    pub chain: ChainId,
+    /// The generation of the document that asks for it.
+    pub generation: u64,
+    /// What it is made of.
+    pub spec: ChainSpec,
+}
+
+/// See [`Step::Attach`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attach {
+    /// The built chain.
+    pub chain: ChainId,
+    /// The interface's number, so that a namesake created meanwhile is not taken for it.
+    pub interface_index: u32,
+    /// Native or skb.
+    pub mode: AttachMode,
+}
+
+/// See [`Step::Swap`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Swap {
+    /// The built chain.
+    pub chain: ChainId,
+}
+
+/// See [`Step::Detach`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Detach {
+    /// The hook.
+    pub hook: HookId,
+    /// Whether packets pass without a chain until a later step of this plan attaches one.
+    pub opens_gap: bool,
+}
+
+/// See [`Step::RetireChain`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetireChain {
+    /// The chain.
+    pub chain: ChainId,
+}
+
+/// See [`Step::ReleaseHook`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseHook {
+    /// The hook.
+    pub hook: HookId,
+}
+
+/// See [`Step::ReleaseProgram`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseProgram {
+    /// The program.
+    pub program: ProgramName,
+    /// Which load of it.
+    pub fingerprint: Fingerprint,
+}
+
+impl Step {
+    /// The hook the step belongs to; `None` for steps on programs.
+    #[must_use]
+    pub fn hook(&self) -> Option<&HookId> {
+        match self {
+            Self::PrepareProgram(_) | Self::SetMapEntries(_) | Self::ReleaseProgram(_) => None,
+            Self::BuildChain(step) => Some(&step.chain.hook),
+            Self::Attach(step) => Some(&step.chain.hook),
+            Self::Swap(step) => Some(&step.chain.hook),
+            Self::Detach(step) => Some(&step.hook),
+            Self::RetireChain(step) => Some(&step.chain.hook),
+            Self::ReleaseHook(step) => Some(&step.hook),
+        }
+    }
+
+    /// The program a step on programs belongs to.
+    #[must_use]
+    pub fn program(&self) -> Option<(&ProgramName, &Fingerprint)> {
+        match self {
+            Self::PrepareProgram(step) => Some((&step.program, &step.fingerprint)),
+            Self::SetMapEntries(step) => Some((&step.program, &step.fingerprint)),
+            Self::ReleaseProgram(step) => Some((&step.program, &step.fingerprint)),
+            _ => None,
+        }
+    }
+
+    /// Whether packets can notice the step.
+    #[must_use]
+    pub fn is_visible(&self) -> bool {
+        matches!(self, Self::Attach(_) | Self::Swap(_) | Self::Detach(_))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PrepareProgram(s) => {
+                write!(f, "prepare program {} ({})", s.program, s.fingerprint)
+            }
+            Self::SetMapEntries(s) => {
+                write!(f, "set map {} of program {} to {} entries", s.map, s.program, s.entries)
+            }
+            Self::BuildChain(s) => {
+                write!(f, "build chain {} of {} programs", s.chain, s.spec.members.len())
+            }
+            Self::Attach(s) => write!(f, "attach chain {} ({})", s.chain, s.mode),
+            Self::Swap(s) => write!(f, "swap to chain {}", s.chain),
+            Self::Detach(s) if s.opens_gap => write!(f, "detach {} (opens a gap)", s.hook),
+            Self::Detach(s) => write!(f, "detach {}", s.hook),
+            Self::RetireChain(s) => write!(f, "retire chain {}", s.chain),
+            Self::ReleaseHook(s) => write!(f, "release hook {}", s.hook),
+            Self::ReleaseProgram(s) => {
+                write!(f, "release program {} ({})", s.program, s.fingerprint)
+            }
+        }
+    }
+}
+
+/// Something wanted that will not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Refusal {
+    /// What kind of reason.
+    pub reason: RefusalReason,
+    /// The JSON pointer of what asked for it, where there is one.
+    pub pointer: String,
+    /// The hook that stays as it is.
+    pub hook: Option<HookId>,
+    /// The program to blame, where one is.
+    pub program: Option<ProgramName>,
+    /// One line that names the thing and says what to do.
+    pub message: String,
+    /// The verifier's log, where there is one.
+    pub log: Option<String>,
+}
+
+/// Why something is refused. Stable: scripts may match on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalReason {
+    /// The object could not be had, opened or loaded, or what is set in it does not fit.
+    ProgramUnusable,
+    /// The interface does not exist in this network namespace.
+    InterfaceMissing,
+    /// The interface cannot do what `mode` asks for.
+    ModeUnsupported,
+    /// A program that is not ours is attached to the interface.
+    ForeignProgram,
+    /// The members do not go together: stack, frags, licence.
+    DoesNotFit,
+    /// Doing it would leave the hook without a chain for a moment, and that was not allowed.
+    NeedsGap,
+    /// A step failed when it was carried out.
+    StepFailed,
+}
+
+impl fmt::Display for RefusalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::ProgramUnusable => "program unusable",
+            Self::InterfaceMissing => "interface missing",
+            Self::ModeUnsupported => "mode unsupported",
+            Self::ForeignProgram => "foreign program",
+            Self::DoesNotFit => "does not fit",
+            Self::NeedsGap => "needs a gap",
+            Self::StepFailed => "step failed",
+        })
+    }
+}
+
+/// Something the operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Note {
+    /// The hook it is about.
+    pub hook: Option<HookId>,
+    /// The program it is about.
+    pub program: Option<ProgramName>,
+    /// The text.
+    pub message: String,
+}
+
+/// What a plan does to one hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookDiff {
+    /// The hook.
+    pub hook: HookId,
+    /// What happens to it.
+    pub change: HookChange,
+    /// The chain that runs now.
+    pub before: Option<ChainSpec>,
+    /// The chain that will run; equal to `before` where nothing changes or it is refused.
+    pub after: Option<ChainSpec>,
+    /// Where it is attached afterwards.
+    pub mode: Option<AttachMode>,
+    /// Which engine, and why; empty when nothing is wanted there.
+    pub engine: String,
+}
+
+/// What happens to a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookChange {
+    /// Nothing.
+    Unchanged,
+    /// A chain is attached where none was.
+    Attach,
+    /// One chain replaces another.
+    Swap,
+    /// Detached and attached again, with a gap between.
+    Reattach,
+    /// Our chain is taken away.
+    Detach,
+    /// Wanted otherwise, and refused.
+    Refused,
+}
+
+/// The programs of a document with their objects found: what the planner needs beside chains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResolvedProgram {
+    /// The object's hash.
+    pub object: Sha256,
+    /// Where it came from, for people.
+    pub source: String,
+    /// The entry the operator named.
+    pub entry: Option<EntryName>,
+    /// Global variables to set.
+    pub globals: BTreeMap<String, Value>,
+    /// Map contents to enforce.
+    pub maps: BTreeMap<MapName, Vec<MapEntry>>,
+}
+
+impl ResolvedProgram {
+    /// Object, entry and globals in one value. `serde_json` keeps keys sorted, so equal globals
+    /// have equal text.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let globals = Value::Object(self.globals.clone().into_iter().collect());
+        Fingerprint::new(&self.object, self.entry.as_ref(), &globals.to_string())
+    }
+}
+
+/// The hash of a map's wanted entries; the order in the document counts.
+#[must_use]
+pub fn entries_digest(entries: &[MapEntry]) -> Sha256 {
+    let lines: Vec<_> = entries.iter().map(|e| format!("{}\t{}\n", e.key, e.value)).collect();
+    Sha256::of(lines.concat().as_bytes())
+}

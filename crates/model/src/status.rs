@@ -1,0 +1,185 @@
+//! What the daemon tells about itself and its hooks.
+
+use crate::chain::{Form, Sequence};
+use crate::document::DocumentError;
+use crate::observed::{AttachMode, Attachment};
+use crate::plan::{Note, Refusal};
+use crate::{
+    ActionSet, EntryName, Fingerprint, HookId, InterfaceName, NodeName, ProgramName, Sha256,
+    Verdicts,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The whole status of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The node's name from the document in force.
+    pub node: Option<NodeName>,
+    /// The generation of the document in force.
+    pub generation: Option<u64>,
+    /// Whether the node was drained and waits for a new document.
+    pub drained: bool,
+    /// The document that is watched.
+    pub document: String,
+    /// The last document that was refused as a whole, if none was accepted since.
+    pub refused_document: Option<RefusedDocument>,
+    /// Our hooks, and those the document wants.
+    pub hooks: Vec<HookStatus>,
+    /// XDP programs on interfaces that are not ours. We never touch them.
+    pub foreign: Vec<ForeignProgram>,
+    /// Refusals that belong to no hook.
+    pub refusals: Vec<Refusal>,
+    /// What the operator should know.
+    pub notes: Vec<Note>,
+}
+
+/// A document that did not become the one in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedDocument {
+    /// Where it came from.
+    pub source: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// What is wrong with it.
+    pub errors: Vec<DocumentError>,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookStatus {
+    /// The hook.
+    pub hook: HookId,
+    /// The interface's number; `None`: the interface is not there.
+    pub interface_index: Option<u32>,
+    /// How it stands.
+    pub state: HookState,
+    /// The engine in use, and why that one.
+    pub engine: String,
+    /// Where the chain is attached.
+    pub mode: Option<AttachMode>,
+    /// The generation of the document that the running chain comes from.
+    pub generation: Option<u64>,
+    /// The fused program that runs.
+    pub fused: Option<FusedProgram>,
+    /// Its members in the order they run.
+    pub members: Vec<MemberStatus>,
+    /// Packets for which every member said "continue": passed to the stack.
+    pub passed_end: u64,
+    /// Why the hook is not as the document wants it.
+    pub refusals: Vec<Refusal>,
+}
+
+/// How a hook stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookState {
+    /// The chain that the document wants is running.
+    Running,
+    /// An older chain is running: the document's was refused.
+    Outdated,
+    /// Nothing of ours runs there.
+    Absent,
+}
+
+/// The one program that the kernel sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FusedProgram {
+    /// The kernel's id of it.
+    pub id: u32,
+    /// The kernel's tag of it.
+    pub tag: String,
+    /// The chain's number on its hook.
+    pub sequence: Sequence,
+    /// Translated size in bytes.
+    pub translated_bytes: u32,
+    /// Machine code in bytes.
+    pub jited_bytes: u32,
+    /// Whether it takes packets of several buffers.
+    pub frags: bool,
+}
+
+/// One program of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberStatus {
+    /// The operator's name for it.
+    pub program: ProgramName,
+    /// The function it starts at.
+    pub entry: EntryName,
+    /// Its priority.
+    pub priority: u32,
+    /// The verdicts after which the chain goes on.
+    pub chain_call_actions: ActionSet,
+    /// `false`: observed only.
+    pub enforce: bool,
+    /// How it is built in.
+    pub form: Form,
+    /// The kernel's tag of the program alone.
+    pub tag: String,
+    /// The object's hash.
+    pub object: Sha256,
+    /// Where the object came from.
+    pub source: String,
+    /// Object, entry and globals in one value; names the directory of its pinned maps.
+    pub fingerprint: Fingerprint,
+    /// The directory of its pinned maps.
+    pub maps: String,
+    /// How many packets it saw.
+    pub runs: u64,
+    /// What it answered.
+    pub verdicts: Verdicts,
+}
+
+/// A program on an interface that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForeignProgram {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The program.
+    pub attachment: Attachment,
+    /// A guess at whose it is.
+    pub owner: String,
+}
+
+/// The counters of all hooks at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counters {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// Per hook.
+    pub hooks: Vec<HookCounters>,
+}
+
+/// The counters of one hook since the host booted or the hook was released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookCounters {
+    /// The hook.
+    pub hook: HookId,
+    /// Per program in the order they run, then programs that are no longer in the chain.
+    pub programs: Vec<ProgramCounters>,
+    /// Packets for which every member said "continue".
+    pub passed_end: u64,
+}
+
+/// The counters of one program on one hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramCounters {
+    /// The program.
+    pub program: ProgramName,
+    /// Whether it is in the chain now.
+    pub running: bool,
+    /// Whether its verdicts are acted upon.
+    pub enforce: bool,
+    /// How many packets it saw.
+    pub runs: u64,
+    /// What it answered.
+    pub verdicts: Verdicts,
+    /// Packets that it ended: its verdict was final.
+    pub finals: Verdicts,
+}
