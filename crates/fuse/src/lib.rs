@@ -6,4 +6,7 @@
 //! kernel side both. No kernel is needed for either.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
+pub mod insn;
 pub mod layout;
+pub mod shape;

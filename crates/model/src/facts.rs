@@ -45,20 +45,21 @@ pub struct ProgramFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SideEffect {
-    /// Writes into the packet or its metadata.
+    /// Stores through pointers other than its stack: into packets or map values (which of the
+    /// two only the verifier knows).
     WritesPacket,
     /// Moves the packet's head, tail or metadata.
     ResizesPacket,
-    /// Writes into maps.
+    /// Adds, changes or removes map entries.
     WritesMaps,
 }
 
 impl std::fmt::Display for SideEffect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
-            Self::WritesPacket => "writes packets",
+            Self::WritesPacket => "writes packets or map values",
             Self::ResizesPacket => "resizes packets",
-            Self::WritesMaps => "writes maps",
+            Self::WritesMaps => "changes map entries",
         })
     }
 }

@@ -1,0 +1,555 @@
+//! Making one program of several: the instructions between the members, the counter, and the
+//! records that let the verifier and people read the result.
+
+use crate::insn::{HELPER_SMP_PROCESSOR_ID, Insn};
+use crate::layout::ContextHome;
+use crate::shape::{Malformed, Shape, slots};
+use pointsman_model::chain::Form;
+use pointsman_model::{Action, ActionSet, Verdicts};
+
+/// The longest main function that is inlined, in instructions: its exits jump to its end, and a
+/// jump reaches 32,767 instructions.
+pub const MAX_INLINED: usize = 30_000;
+
+/// How far a jump out of the chain may have to go before the code it goes to is put nearer.
+const ISLAND_REACH: usize = 30_000;
+
+/// One program of a chain, opened and relocated.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Final instructions: the main function, then its subprograms.
+    pub instructions: &'a [Insn],
+    /// Function records, ascending, with type ids of the merged BTF; empty where the object has
+    /// none.
+    pub functions: &'a [Function],
+    /// Line records, ascending, with string offsets of the merged BTF; may be empty.
+    pub lines: &'a [Line],
+    /// How it is built in.
+    pub form: Form,
+    /// The verdicts after which the chain goes on.
+    pub actions: ActionSet,
+    /// Whether its verdict is acted upon.
+    pub enforce: bool,
+    /// The line shown for the chain's own instructions around this member.
+    pub glue: Line,
+    /// The BTF id of the global function it becomes when it is called.
+    pub called_type: u32,
+}
+
+/// One `struct bpf_func_info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Function {
+    /// Where it starts, in instructions.
+    pub offset: u32,
+    /// The BTF id of its FUNC.
+    pub type_id: u32,
+}
+
+/// One `struct bpf_line_info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// The first instruction of the line.
+    pub offset: u32,
+    /// String offset of the file's name.
+    pub file: u32,
+    /// String offset of the line's text.
+    pub text: u32,
+    /// Line number and column as the kernel packs them.
+    pub position: u32,
+}
+
+/// What the chain itself needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    /// Where the context pointer is kept.
+    pub context: ContextHome,
+    /// The counter; `None` counts nothing.
+    pub counter: Option<Counter>,
+    /// The BTF id of the chain's own function.
+    pub chain_type: u32,
+    /// The BTF id given to subprograms of objects without function records.
+    pub unknown_type: u32,
+    /// The line shown for the chain's first and last instructions.
+    pub glue: Line,
+}
+
+/// Where packets are counted: one value of an array map, with one row per CPU. A packet is
+/// counted once, where it leaves the chain, by plain instructions and no map lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counter {
+    /// The map's file descriptor.
+    pub map: i32,
+    /// Rows, a power of two, at least the possible CPUs.
+    pub rows: u32,
+    /// Members the rows have cells for.
+    pub members: usize,
+}
+
+impl Counter {
+    /// Bytes of one member's cell: a cache line, so that programs do not share one.
+    pub const CELL: usize = 64;
+
+    /// Bytes of one CPU's row: the end of the chain, then the members.
+    #[must_use]
+    pub const fn row_bytes(members: usize) -> usize {
+        (members + 1) * Self::CELL
+    }
+
+    /// The smallest number of rows for `cpus` possible CPUs.
+    #[must_use]
+    pub const fn rows_for(cpus: u32) -> u32 {
+        cpus.next_power_of_two()
+    }
+
+    /// Bytes of the whole value.
+    #[must_use]
+    pub const fn value_bytes(self) -> usize {
+        self.rows as usize * Self::row_bytes(self.members)
+    }
+
+    /// Where in a row the counts of `member` start; `None`: of the end of the chain.
+    #[must_use]
+    pub const fn cell(member: Option<usize>) -> usize {
+        match member {
+            Some(at) => (at + 1) * Self::CELL,
+            None => 0,
+        }
+    }
+}
+
+/// A fused program, ready to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fused {
+    /// The instructions.
+    pub instructions: Vec<Insn>,
+    /// Function records, ascending.
+    pub functions: Vec<Function>,
+    /// Line records, ascending.
+    pub lines: Vec<Line>,
+    /// Per member where its code is, for reading verifier logs: `None` for members that are never
+    /// reached and left out.
+    pub places: Vec<Option<Place>>,
+}
+
+/// Where a member's code lies in the fused program: ranges of instructions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its main function.
+    pub main: std::ops::Range<usize>,
+    /// Its subprograms.
+    pub subprograms: std::ops::Range<usize>,
+}
+
+/// Members that cannot be assembled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// A member's instructions are not a program.
+    #[error("member {member}: {source}")]
+    Malformed {
+        /// Which member.
+        member: usize,
+        /// What is wrong.
+        #[source]
+        source: Malformed,
+    },
+    /// A jump of the chain itself is out of reach.
+    #[error("the chain is too long: a jump over {distance} instructions is out of reach")]
+    TooFar {
+        /// How far it would have to go.
+        distance: usize,
+    },
+}
+
+/// Makes one program of `members`.
+///
+/// # Errors
+/// [`AssembleError`] where a member's instructions contradict themselves.
+pub fn assemble(members: &[Member<'_>], frame: &Frame) -> Result<Fused, AssembleError> {
+    let shapes = members.iter().enumerate().map(|(member, m)| {
+        let starts: Vec<u32> = m.functions.iter().map(|function| function.offset).collect();
+        Shape::of(m.instructions, &starts)
+            .map_err(|source| AssembleError::Malformed { member, source })
+    });
+    let mut builder = Builder {
+        frame,
+        fused: Fused::default(),
+        leaving: vec![],
+        calls: vec![],
+        registers: REGISTERS,
+    };
+    builder.chain(members, &shapes.collect::<Result<Vec<_>, _>>()?)?;
+    Ok(builder.fused)
+}
+
+/// The registers that count: r6 may hold the context, r0 to r5 do not survive a call.
+const REGISTERS: Registers = Registers { verdict: 7, index: 8, cell: 9 };
+
+struct Registers {
+    verdict: u8,
+    index: u8,
+    cell: u8,
+}
+
+struct Builder<'a> {
+    frame: &'a Frame,
+    fused: Fused,
+    /// Jumps that leave the chain and have no target yet.
+    leaving: Vec<Leaving>,
+    /// Calls of members' main functions: instruction and member.
+    calls: Vec<(usize, usize)>,
+    registers: Registers,
+}
+
+/// Packets that leave the chain at a member come from one jump or by falling through.
+struct Leaving {
+    jump: usize,
+    member: usize,
+    glue: Line,
+}
+
+impl Builder<'_> {
+    fn chain(&mut self, members: &[Member<'_>], shapes: &[Shape]) -> Result<(), AssembleError> {
+        self.fused.functions.push(Function { offset: 0, type_id: self.frame.chain_type });
+        self.line(self.frame.glue);
+        match self.frame.context {
+            ContextHome::Nowhere => {}
+            ContextHome::Slot { slot } => self.push(Insn::store64(10, 1, slot)),
+            ContextHome::R6 => self.push(Insn::mov64(6, 1)),
+        }
+        let mut ends = true;
+        for (at, (member, shape)) in members.iter().zip(shapes).enumerate() {
+            self.islands_before(member)?;
+            self.line(member.glue);
+            if at > 0 {
+                match self.frame.context {
+                    ContextHome::Nowhere => {}
+                    ContextHome::Slot { slot } => self.push(Insn::load64(1, 10, slot)),
+                    ContextHome::R6 => self.push(Insn::mov64(1, 6)),
+                }
+            }
+            self.body(at, member, shape);
+            ends = self.epilogue(at, member);
+            if !ends {
+                break;
+            }
+        }
+        if ends {
+            self.line(self.frame.glue);
+            self.count_constant(Counter::cell(None));
+            self.push(Insn::mov32_imm(0, Action::Pass.code() as i32));
+            self.push(Insn::exit());
+        }
+        self.island()?;
+        self.subprograms(members, shapes);
+        Ok(())
+    }
+
+    fn push(&mut self, insn: Insn) {
+        self.fused.instructions.push(insn);
+    }
+
+    fn here(&self) -> usize {
+        self.fused.instructions.len()
+    }
+
+    fn here32(&self) -> u32 {
+        u32::try_from(self.here()).expect("invariant: a program has fewer than 2^32 instructions")
+    }
+
+    /// Records that what follows belongs to `line`. Two lines at one instruction are refused by
+    /// the kernel: the later one wins.
+    fn line(&mut self, line: Line) {
+        let offset = self.here32();
+        if self.fused.lines.last().is_some_and(|last| last.offset == offset) {
+            self.fused.lines.pop();
+        }
+        self.fused.lines.push(Line { offset, ..line });
+    }
+
+    /// The member's main function, or a call of it.
+    fn body(&mut self, at: usize, member: &Member<'_>, shape: &Shape) {
+        let start = self.here();
+        match member.form {
+            Form::Called => {
+                self.calls.push((start, at));
+                self.push(Insn::call_subprogram());
+            }
+            Form::Inlined => {
+                let len = shape.main_len(member.instructions.len());
+                self.copy_lines(member, 0..len, start);
+                self.fused.instructions.extend_from_slice(&member.instructions[..len]);
+                for (exit, _) in slots(&member.instructions[..len]).filter(|(_, i)| i.is_exit()) {
+                    let over = i16::try_from(len - 1 - exit)
+                        .expect("invariant: inlined members are at most MAX_INLINED long");
+                    self.fused.instructions[start + exit] = Insn { off: over, ..Insn::jump() };
+                }
+            }
+        }
+        let end = self.here();
+        self.fused.places.push(Some(Place { main: start..end, subprograms: 0..0 }));
+    }
+
+    /// What happens with the member's verdict in r0. Returns whether the chain can go on.
+    fn epilogue(&mut self, at: usize, member: &Member<'_>) -> bool {
+        self.line(member.glue);
+        if !member.enforce {
+            self.count_variable(at);
+            return true;
+        }
+        let mut actions = member.actions.iter();
+        match (actions.next(), actions.next()) {
+            (None, _) => {
+                self.leave(at, member, Insn::jump());
+                false
+            }
+            (Some(only), None) => {
+                self.leave(at, member, Insn::jne32_imm(0, only.code() as i32));
+                true
+            }
+            (Some(_), Some(_)) => {
+                self.counted_choice(at, member.actions);
+                true
+            }
+        }
+    }
+
+    /// Several continue actions: which one it was must be counted before going on.
+    fn counted_choice(&mut self, at: usize, actions: ActionSet) {
+        let verdict = match self.frame.counter {
+            Some(_) => {
+                self.count_variable(at);
+                self.registers.verdict
+            }
+            None => 0,
+        };
+        let first = self.here();
+        for action in actions.iter() {
+            self.push(Insn::jeq32_imm(verdict, action.code() as i32));
+        }
+        if verdict != 0 {
+            self.push(Insn::mov32(0, verdict));
+        }
+        self.push(Insn::exit());
+        let next = self.here();
+        for jump in first..first + actions.len() {
+            let distance = next - jump - 1;
+            self.fused.instructions[jump].off =
+                i16::try_from(distance).expect("invariant: at most seven instructions");
+        }
+    }
+
+    fn leave(&mut self, member: usize, spec: &Member<'_>, jump: Insn) {
+        self.leaving.push(Leaving { jump: self.here(), member, glue: spec.glue });
+        self.push(jump);
+    }
+
+    /// Puts the code that leaves the chain here if it would be out of reach behind `next`.
+    fn islands_before(&mut self, next: &Member<'_>) -> Result<(), AssembleError> {
+        let Some(first) = self.leaving.first() else { return Ok(()) };
+        let behind = self.here() + next.instructions.len() + self.island_len();
+        if behind - first.jump < ISLAND_REACH {
+            return Ok(());
+        }
+        let over = self.here();
+        self.push(Insn::jump());
+        self.island()?;
+        self.aim(over, self.here())
+    }
+
+    /// A generous estimate of the next island's length.
+    fn island_len(&self) -> usize {
+        64 + 2 * self.leaving.len()
+    }
+
+    /// The code through which packets leave the chain: per member a few instructions that say
+    /// where, then the counter they share.
+    fn island(&mut self) -> Result<(), AssembleError> {
+        let leaving = std::mem::take(&mut self.leaving);
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        let mut to_counter = Vec::new();
+        for (at, leave) in leaving.iter().enumerate() {
+            self.aim(leave.jump, self.here())?;
+            if self.frame.counter.is_none() {
+                continue;
+            }
+            self.line(leave.glue);
+            self.push(Insn::mov32_imm(self.registers.cell, cell_offset(leave.member)));
+            if at + 1 < leaving.len() {
+                to_counter.push(self.here());
+                self.push(Insn::jump());
+            }
+        }
+        for jump in to_counter {
+            self.aim(jump, self.here())?;
+        }
+        self.line(self.frame.glue);
+        if self.frame.counter.is_some() {
+            self.count_in_cell();
+            self.push(Insn::mov32(0, self.registers.verdict));
+        }
+        self.push(Insn::exit());
+        Ok(())
+    }
+
+    fn aim(&mut self, jump: usize, target: usize) -> Result<(), AssembleError> {
+        let distance = target - jump - 1;
+        self.fused.instructions[jump].off =
+            i16::try_from(distance).map_err(|_| AssembleError::TooFar { distance })?;
+        Ok(())
+    }
+
+    /// Counts the verdict in r0 for `member` and leaves it in the verdict register.
+    fn count_variable(&mut self, member: usize) {
+        if self.frame.counter.is_some() {
+            self.push(Insn::mov32_imm(self.registers.cell, cell_offset(member)));
+            self.count_in_cell();
+        }
+    }
+
+    /// Counts the verdict in r0 in the cell whose offset is in the cell register. A verdict above
+    /// the actions is counted as invalid. The verdict stays in its register.
+    fn count_in_cell(&mut self) {
+        let Some(counter) = self.frame.counter else { return };
+        let Registers { verdict, index, cell } = self.registers;
+        const LAST: i32 = Verdicts::LEN as i32 - 1;
+        self.push(Insn::mov32(verdict, 0));
+        self.push(Insn::mov32(index, 0));
+        self.push(Insn::jle64_imm(index, LAST, 1));
+        self.push(Insn::mov32_imm(index, LAST));
+        self.push(Insn::shl64_imm(index, 3));
+        self.push(Insn::add64(cell, index));
+        self.row(counter);
+        self.push(Insn::add64(0, cell));
+        self.increment(counter, 0);
+    }
+
+    /// Counts one packet at a place known now. Leaves nothing in registers.
+    fn count_constant(&mut self, offset: usize) {
+        let Some(counter) = self.frame.counter else { return };
+        self.row(counter);
+        self.increment(
+            counter,
+            i16::try_from(offset).expect("invariant: only the first cell is known in advance"),
+        );
+    }
+
+    /// r0 = offset of this CPU's row. The mask shows the verifier that the row exists; XDP runs
+    /// with bottom halves off, so nothing else counts on this CPU meanwhile.
+    fn row(&mut self, counter: Counter) {
+        let row = i32::try_from(Counter::row_bytes(counter.members))
+            .expect("invariant: a chain is at most MAX_CHAIN long");
+        self.push(Insn::call_helper(HELPER_SMP_PROCESSOR_ID));
+        self.push(Insn::and32_imm(0, counter.rows as i32 - 1));
+        self.push(Insn::mul64_imm(0, row));
+    }
+
+    /// Adds one at r0 + `offset` of the value.
+    fn increment(&mut self, counter: Counter, offset: i16) {
+        for half in Insn::map_value(1, counter.map) {
+            self.push(half);
+        }
+        self.push(Insn::add64(1, 0));
+        self.push(Insn::load64(2, 1, offset));
+        self.push(Insn::add64_imm(2, 1));
+        self.push(Insn::store64(1, 2, offset));
+    }
+
+    /// Appends what is called, and leads all calls to where their targets are now.
+    fn subprograms(&mut self, members: &[Member<'_>], shapes: &[Shape]) {
+        for at in 0..self.fused.places.len() {
+            let (member, shape) = (&members[at], &shapes[at]);
+            let main = shape.main_len(member.instructions.len());
+            let kept = match member.form {
+                Form::Inlined => main,
+                Form::Called => 0,
+            };
+            let start = self.here();
+            for (index, &offset) in shape.starts.iter().enumerate() {
+                if offset as usize >= kept {
+                    self.function(member, index, start + offset as usize - kept);
+                }
+            }
+            self.copy_lines(member, kept..member.instructions.len(), start);
+            self.ensure_lines(member, shape, kept, start);
+            self.fused.instructions.extend_from_slice(&member.instructions[kept..]);
+            let end = self.here();
+            if let Some(place) = &mut self.fused.places[at] {
+                place.subprograms = start..end;
+                let inlined_at = place.main.start;
+                rebase_calls(&mut self.fused.instructions, member, kept, inlined_at, start);
+            }
+            if let Some(&(call, _)) = self.calls.iter().find(|&&(_, member)| member == at) {
+                let distance = start - call - 1;
+                self.fused.instructions[call].imm =
+                    i32::try_from(distance).expect("invariant: a program has fewer than 2^31");
+            }
+        }
+    }
+
+    fn function(&mut self, member: &Member<'_>, index: usize, offset: usize) {
+        let type_id = match (index, member.functions.get(index)) {
+            (0, _) => member.called_type,
+            (_, Some(function)) => function.type_id,
+            (_, None) => self.frame.unknown_type,
+        };
+        let offset = u32::try_from(offset).expect("invariant: a program has fewer than 2^32");
+        self.fused.functions.push(Function { offset, type_id });
+    }
+
+    /// Copies the line records of `range`, moved to `start`.
+    fn copy_lines(&mut self, member: &Member<'_>, range: std::ops::Range<usize>, start: usize) {
+        for line in member.lines.iter().filter(|line| range.contains(&(line.offset as usize))) {
+            let offset = u32::try_from(start + line.offset as usize - range.start)
+                .expect("invariant: a program has fewer than 2^32 instructions");
+            if self.fused.lines.last().is_some_and(|last| last.offset == offset) {
+                self.fused.lines.pop();
+            }
+            self.fused.lines.push(Line { offset, ..*line });
+        }
+    }
+
+    /// The kernel wants a line record where each function starts.
+    fn ensure_lines(&mut self, member: &Member<'_>, shape: &Shape, kept: usize, start: usize) {
+        let first = self.fused.lines.partition_point(|line| (line.offset as usize) < start);
+        let mut tail = self.fused.lines.split_off(first);
+        for &offset in shape.starts.iter().filter(|&&offset| offset as usize >= kept) {
+            let offset = u32::try_from(start + offset as usize - kept)
+                .expect("invariant: a program has fewer than 2^32 instructions");
+            if tail.iter().all(|line| line.offset != offset) {
+                tail.push(Line { offset, ..member.glue });
+            }
+        }
+        tail.sort_by_key(|line| line.offset);
+        self.fused.lines.extend(tail);
+    }
+}
+
+fn cell_offset(member: usize) -> i32 {
+    i32::try_from(Counter::cell(Some(member)))
+        .expect("invariant: a chain is at most MAX_CHAIN long")
+}
+
+/// Corrects the distances in a member's calls: its first `kept` instructions lie at `inlined_at`,
+/// the others at `start`.
+fn rebase_calls(
+    fused: &mut [Insn],
+    member: &Member<'_>,
+    kept: usize,
+    inlined_at: usize,
+    start: usize,
+) {
+    let place = |at: usize| if at < kept { inlined_at + at } else { start + at - kept };
+    for (at, insn) in slots(member.instructions).filter(|(_, insn)| insn.refers_to_function()) {
+        // Shape::of has checked that the target lies inside.
+        let target = (at as i64 + 1 + i64::from(insn.imm)) as usize;
+        let distance = place(target) as i64 - place(at) as i64 - 1;
+        fused[place(at)].imm =
+            i32::try_from(distance).expect("invariant: a program has fewer than 2^31 instructions");
+    }
+}
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;

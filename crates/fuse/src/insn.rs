@@ -1,0 +1,155 @@
+//! BPF instructions as numbers: `struct bpf_insn` of `linux/bpf.h`, and the few that fusing needs.
+
+/// One 8-byte BPF instruction slot. A 64-bit load takes two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Insn {
+    /// The opcode.
+    pub code: u8,
+    /// The destination register, 0 to 10.
+    pub dst: u8,
+    /// The source register, or a `BPF_PSEUDO_*` marker.
+    pub src: u8,
+    /// A signed offset: of a jump in instructions, of an access in bytes.
+    pub off: i16,
+    /// The immediate value.
+    pub imm: i32,
+}
+
+/// `bpf_get_smp_processor_id` (helper 8).
+pub(crate) const HELPER_SMP_PROCESSOR_ID: i32 = 8;
+/// `bpf_tail_call` (helper 12).
+pub(crate) const HELPER_TAIL_CALL: i32 = 12;
+/// `BPF_PSEUDO_CALL`: the immediate is relative to the next instruction.
+pub(crate) const PSEUDO_CALL: u8 = 1;
+/// `BPF_PSEUDO_KFUNC_CALL`: the immediate is a BTF id, the offset picks a module.
+pub(crate) const PSEUDO_KFUNC_CALL: u8 = 2;
+/// `BPF_PSEUDO_MAP_VALUE`: the next slot's immediate is an offset into the value.
+pub(crate) const PSEUDO_MAP_VALUE: u8 = 2;
+/// `BPF_PSEUDO_FUNC`: a 64-bit load of a subprogram's address.
+pub(crate) const PSEUDO_FUNC: u8 = 4;
+
+const LD_IMM64: u8 = 0x18;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+
+impl Insn {
+    /// `exit`.
+    #[must_use]
+    pub const fn exit() -> Self {
+        Self { code: EXIT, dst: 0, src: 0, off: 0, imm: 0 }
+    }
+
+    /// `wDST = IMM`: the upper half becomes zero.
+    #[must_use]
+    pub const fn mov32_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0xb4, dst, src: 0, off: 0, imm }
+    }
+
+    /// `wDST = wSRC`: the upper half becomes zero.
+    #[must_use]
+    pub const fn mov32(dst: u8, src: u8) -> Self {
+        Self { code: 0xbc, dst, src, off: 0, imm: 0 }
+    }
+
+    /// `rDST = rSRC`.
+    #[must_use]
+    pub const fn mov64(dst: u8, src: u8) -> Self {
+        Self { code: 0xbf, dst, src, off: 0, imm: 0 }
+    }
+
+    pub(crate) const fn and32_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0x54, dst, src: 0, off: 0, imm }
+    }
+
+    pub(crate) const fn shl64_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0x67, dst, src: 0, off: 0, imm }
+    }
+
+    pub(crate) const fn mul64_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0x27, dst, src: 0, off: 0, imm }
+    }
+
+    pub(crate) const fn add64(dst: u8, src: u8) -> Self {
+        Self { code: 0x0f, dst, src, off: 0, imm: 0 }
+    }
+
+    pub(crate) const fn add64_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0x07, dst, src: 0, off: 0, imm }
+    }
+
+    pub(crate) const fn load64(dst: u8, src: u8, off: i16) -> Self {
+        Self { code: 0x79, dst, src, off, imm: 0 }
+    }
+
+    pub(crate) const fn store64(dst: u8, src: u8, off: i16) -> Self {
+        Self { code: 0x7b, dst, src, off, imm: 0 }
+    }
+
+    /// A call of helper `id`.
+    #[must_use]
+    pub const fn call_helper(id: i32) -> Self {
+        Self { code: CALL, dst: 0, src: 0, off: 0, imm: id }
+    }
+
+    pub(crate) const fn call_subprogram() -> Self {
+        Self { code: CALL, dst: 0, src: PSEUDO_CALL, off: 0, imm: 0 }
+    }
+
+    /// `goto`.
+    pub(crate) const fn jump() -> Self {
+        Self { code: 0x05, dst: 0, src: 0, off: 0, imm: 0 }
+    }
+
+    /// `if wDST == IMM goto`.
+    pub(crate) const fn jeq32_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0x16, dst, src: 0, off: 0, imm }
+    }
+
+    /// `if wDST != IMM goto`.
+    pub(crate) const fn jne32_imm(dst: u8, imm: i32) -> Self {
+        Self { code: 0x56, dst, src: 0, off: 0, imm }
+    }
+
+    /// `if rDST <= IMM goto`, unsigned.
+    pub(crate) const fn jle64_imm(dst: u8, imm: i32, off: i16) -> Self {
+        Self { code: 0xb5, dst, src: 0, off, imm }
+    }
+
+    /// `rDST = address of a map's value`, in two slots.
+    pub(crate) const fn map_value(dst: u8, fd: i32) -> [Self; 2] {
+        let first = Self { code: LD_IMM64, dst, src: PSEUDO_MAP_VALUE, off: 0, imm: fd };
+        [first, Self { code: 0, dst: 0, src: 0, off: 0, imm: 0 }]
+    }
+
+    pub(crate) const fn is_exit(self) -> bool {
+        self.code == EXIT
+    }
+
+    pub(crate) const fn is_wide(self) -> bool {
+        self.code == LD_IMM64
+    }
+
+    /// Whether the immediate is the distance to a function: a call or a load of its address.
+    pub(crate) const fn refers_to_function(self) -> bool {
+        (self.code == CALL && self.src == PSEUDO_CALL)
+            || (self.code == LD_IMM64 && self.src == PSEUDO_FUNC)
+    }
+
+    pub(crate) const fn helper(self) -> Option<i32> {
+        if self.code == CALL && self.src == 0 { Some(self.imm) } else { None }
+    }
+
+    /// The BTF id and module index of a kernel function that is called.
+    #[must_use]
+    pub const fn kernel_function(self) -> Option<(i32, i16)> {
+        if self.code == CALL && self.src == PSEUDO_KFUNC_CALL {
+            return Some((self.imm, self.off));
+        }
+        None
+    }
+
+    /// Whether it stores through a register (classes ST and STX, atomics included).
+    pub(crate) const fn stores(self) -> bool {
+        matches!(self.code & 0x07, 0x02 | 0x03)
+    }
+}
