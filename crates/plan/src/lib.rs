@@ -1,1 +1,31 @@
-//! x
+//! What to do: from what an operator wants and what a host has to ordered steps.
+//!
+//! In: a document whose objects were found and whose programs were inspected ([`Wanted`]), the
+//! host as it was observed, and what its kernel can do ([`Caps`]). Out: a [`Plan`] of steps,
+//! refusals and notes, which [`carry_out`] takes to a [`Host`]: the kernel, or the
+//! [`simulator`]. The daemon calls all of it; nothing here does I/O, and equal input gives an
+//! equal plan.
+//!
+//! * [`plan`] is total: what cannot be done is a refusal in the plan, and no refusal of one hook
+//!   keeps another from its steps.
+//! * [`drain`] plans the removal of all that is ours.
+//! * [`guard`] keeps an accepted document from being replaced by an older or an emptied one.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod chain;
+mod execution;
+mod guard;
+mod hook;
+mod place;
+mod planner;
+mod programs;
+pub mod simulator;
+mod standing;
+mod wanted;
+
+pub use execution::{Host, carry_out};
+pub use guard::{Current, guard};
+pub use planner::{drain, plan};
+pub use pointsman_model::plan::Plan;
+pub use wanted::{Caps, Options, Wanted};

@@ -1,0 +1,237 @@
+//! What happens to one hook. Hooks are planned one by one, so none can block another.
+
+use crate::catalog::{Catalog, Load, Usable};
+use crate::chain::{Chain, chain, list};
+use crate::place::{Place, Way, place};
+use crate::standing::{Running, Standing};
+use crate::{Caps, Options};
+use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
+use pointsman_model::document::{Engine, XdpSpec};
+use pointsman_model::observed::{Observed, ObservedHook};
+use pointsman_model::plan::{
+    Attach, BuildChain, Detach, HookChange, HookDiff, Note, Refusal, ReleaseHook, RetireChain,
+    Step, Swap,
+};
+use pointsman_model::{HookId, ProgramName};
+use std::collections::BTreeSet;
+
+/// The part of a plan that belongs to one hook.
+#[derive(Debug)]
+pub(crate) struct HookPlan {
+    pub(crate) diff: HookDiff,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) notes: Vec<Note>,
+    /// The chain to build, before anything becomes visible.
+    pub(crate) build: Option<BuildChain>,
+    /// What packets can notice.
+    pub(crate) visible: Vec<Step>,
+    /// What clears away afterwards.
+    pub(crate) cleanup: Vec<Step>,
+    /// The programs that its chain uses afterwards; `None`: it cannot be known.
+    pub(crate) uses: Option<BTreeSet<Load>>,
+}
+
+/// What all hooks of a plan share.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) generation: u64,
+    pub(crate) catalog: &'a Catalog<'a>,
+    pub(crate) observed: &'a Observed,
+    pub(crate) caps: &'a Caps,
+    pub(crate) options: Options,
+}
+
+/// Plans a hook that the document wants.
+pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookPlan {
+    let standing = Standing::of(hook, context.observed);
+    let chain = chain(hook, xdp, context.catalog, context.caps.stack_rounding);
+    let place = place(hook, xdp.mode, standing, context.observed, context.options);
+    let engine = engine(xdp.engine, context.caps);
+    match (chain, place) {
+        (Ok(chain), Ok(place)) => accept(hook, standing, chain, place, engine, context),
+        (chain, place) => {
+            let mut refusals = chain.err().unwrap_or_default();
+            refusals.extend(place.err().map(|obstacle| obstacle.refusal(hook)));
+            refuse(hook, xdp, standing, refusals, engine, context)
+        }
+    }
+}
+
+/// Plans a hook of which we hold pins and that nobody wants any more.
+pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
+    let standing = Standing::of(hook, observed);
+    let pins = &observed.hooks[hook];
+    let detach = Detach { hook: hook.clone(), opens_gap: false };
+    let change = match pins.link {
+        Some(_) => HookChange::Detach,
+        None => HookChange::Unchanged,
+    };
+    let mut cleanup = retire(hook, pins, None);
+    cleanup.push(Step::ReleaseHook(ReleaseHook { hook: hook.clone() }));
+    HookPlan {
+        diff: HookDiff {
+            hook: hook.clone(),
+            change,
+            before: standing.record().map(|record| record.spec.clone()),
+            after: None,
+            mode: None,
+            engine: String::new(),
+        },
+        refusals: Vec::new(),
+        notes: Vec::new(),
+        build: None,
+        visible: pins.link.iter().map(|_| Step::Detach(detach.clone())).collect(),
+        cleanup,
+        uses: Some(BTreeSet::new()),
+    }
+}
+
+/// The engine and the reason for it.
+fn engine(engine: Engine, caps: &Caps) -> String {
+    match (engine, &caps.freplace) {
+        (Engine::Fused, _) => "fused (as the document says)".to_owned(),
+        (Engine::Auto, Ok(())) => {
+            "fused (auto: the dispatcher engine is not part of this version)".to_owned()
+        }
+        (Engine::Auto, Err(why)) => format!("fused (auto: no freplace: {why})"),
+    }
+}
+
+fn accept(
+    hook: &HookId,
+    standing: Standing<'_>,
+    chain: Chain,
+    place: Place,
+    engine: String,
+    context: &Context<'_>,
+) -> HookPlan {
+    let Chain { spec, mut notes } = chain;
+    let note = |message| Note { hook: Some(hook.clone()), program: None, message };
+    notes.extend(place.note.map(note));
+    let no_pins = ObservedHook::default();
+    let pins = context.observed.hooks.get(hook).unwrap_or(&no_pins);
+    let before = standing.record().map(|record| record.spec.clone());
+    let equal = place.way == Way::Swap && before.as_ref() == Some(&spec);
+    let lost = lost_programs(&spec, context.observed);
+    if equal && !lost.is_empty() {
+        // Nobody could reach the maps that the running chain uses.
+        notes.push(note(format!(
+            "the pinned maps of {} are gone; the chain is built anew with fresh maps",
+            list(&lost)
+        )));
+    }
+    let uses = members(&spec).collect();
+    let mut plan = HookPlan {
+        diff: HookDiff {
+            hook: hook.clone(),
+            change: HookChange::Unchanged,
+            before,
+            after: Some(spec.clone()),
+            mode: Some(place.mode),
+            engine,
+        },
+        refusals: Vec::new(),
+        notes,
+        build: None,
+        visible: Vec::new(),
+        cleanup: Vec::new(),
+        uses: Some(uses),
+    };
+    if equal && lost.is_empty() {
+        plan.cleanup = retire(hook, pins, live(standing));
+        return plan;
+    }
+    let chain = ChainId { hook: hook.clone(), sequence: next_sequence(pins) };
+    let detach = |opens_gap| Step::Detach(Detach { hook: hook.clone(), opens_gap });
+    let attach = Step::Attach(Attach {
+        chain: chain.clone(),
+        interface_index: place.interface_index,
+        mode: place.mode,
+    });
+    (plan.diff.change, plan.visible) = match place.way {
+        Way::Attach => (HookChange::Attach, vec![attach]),
+        Way::Replace => (HookChange::Attach, vec![detach(false), attach]),
+        Way::Swap => (HookChange::Swap, vec![Step::Swap(Swap { chain: chain.clone() })]),
+        Way::Reattach => (HookChange::Reattach, vec![detach(true), attach]),
+    };
+    plan.build = Some(BuildChain { chain, generation: context.generation, spec });
+    plan.cleanup = retire(hook, pins, None);
+    plan
+}
+
+/// A refused hook stays exactly as it is, leftovers included.
+fn refuse(
+    hook: &HookId,
+    xdp: &XdpSpec,
+    standing: Standing<'_>,
+    refusals: Vec<Refusal>,
+    engine: String,
+    context: &Context<'_>,
+) -> HookPlan {
+    let before = standing.record().map(|record| record.spec.clone());
+    HookPlan {
+        diff: HookDiff {
+            hook: hook.clone(),
+            change: HookChange::Refused,
+            after: before.clone(),
+            before,
+            mode: standing.mode(),
+            engine,
+        },
+        refusals,
+        notes: Vec::new(),
+        build: None,
+        visible: Vec::new(),
+        cleanup: Vec::new(),
+        uses: kept(hook, xdp, context),
+    }
+}
+
+/// What a refused hook must not lose: the programs of the chains that it keeps, and those that
+/// the document wants there, so that their maps are still there when the obstacle is gone.
+fn kept(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> Option<BTreeSet<Load>> {
+    let wanted = xdp.chain.iter().filter_map(|entry| context.catalog.get(&entry.program).ok());
+    let mut kept: BTreeSet<_> = wanted.map(Usable::load).collect();
+    if let Some(pins) = context.observed.hooks.get(hook) {
+        let known = pins.live().is_some_and(|(_, chain)| chain.record.is_some());
+        if pins.link.is_some() && !known {
+            return None;
+        }
+        let records = pins.chains.values().filter_map(|chain| chain.record.as_ref());
+        kept.extend(records.flat_map(|record| members(&record.spec)));
+    }
+    Some(kept)
+}
+
+fn members(spec: &ChainSpec) -> impl Iterator<Item = Load> {
+    spec.members.iter().map(|member| (member.program.clone(), member.fingerprint.clone()))
+}
+
+/// Members whose maps are not pinned.
+fn lost_programs<'a>(spec: &'a ChainSpec, observed: &Observed) -> Vec<&'a ProgramName> {
+    let lost = spec.members.iter().filter(|member| {
+        let load = (member.program.clone(), member.fingerprint.clone());
+        !observed.programs.contains_key(&load)
+    });
+    lost.map(|member| &member.program).collect()
+}
+
+fn live(standing: Standing<'_>) -> Option<Sequence> {
+    match standing {
+        Standing::Running(_, Running { chain, .. }) => chain.map(|(sequence, _)| sequence),
+        _ => None,
+    }
+}
+
+/// Later than every chain there ever was, so that counters are folded once and in order.
+fn next_sequence(pins: &ObservedHook) -> Sequence {
+    let last = pins.chains.keys().next_back().copied().unwrap_or(0);
+    last.max(pins.folded).saturating_add(1)
+}
+
+/// Retires the pinned chains but `live`, oldest first.
+fn retire(hook: &HookId, pins: &ObservedHook, live: Option<Sequence>) -> Vec<Step> {
+    let stale = pins.chains.keys().filter(|&&sequence| Some(sequence) != live);
+    let chain = |&sequence| ChainId { hook: hook.clone(), sequence };
+    stale.map(|sequence| Step::RetireChain(RetireChain { chain: chain(sequence) })).collect()
+}

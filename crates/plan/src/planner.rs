@@ -1,0 +1,95 @@
+//! A whole plan, put together from its hooks.
+
+use crate::catalog::{Catalog, Load, used};
+use crate::hook::{Context, HookPlan, remove, want};
+use crate::programs::{losses, prepare, release};
+use crate::{Caps, Options, Wanted};
+use pointsman_model::HookId;
+use pointsman_model::document::XdpSpec;
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{Note, Plan, Step};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Plans the way from what is there to what is wanted.
+///
+/// Total and deterministic: what cannot be done is a refusal, and the hook it belongs to stays as
+/// it is while the others go on. All that prepares comes before the first step that packets can
+/// notice; what is cleared away comes last.
+#[must_use]
+pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Options) -> Plan {
+    let document = wanted.document;
+    let catalog = Catalog::new(wanted);
+    let context =
+        Context { generation: document.generation, catalog: &catalog, observed, caps, options };
+    let chains: BTreeMap<HookId, &XdpSpec> = document
+        .interfaces
+        .iter()
+        .filter_map(|(name, interface)| Some((HookId::xdp(name.clone()), interface.xdp.as_ref()?)))
+        .collect();
+    let hooks: BTreeSet<&HookId> = chains.keys().chain(observed.hooks.keys()).collect();
+    let hooks: Vec<HookPlan> = hooks
+        .into_iter()
+        .map(|hook| match chains.get(hook) {
+            Some(xdp) => want(hook, xdp, &context),
+            None => remove(hook, observed),
+        })
+        .collect();
+
+    // Maps are filled for what runs afterwards; a refused hook gets nothing new.
+    let running: BTreeSet<&Load> = hooks
+        .iter()
+        .filter(|hook| hook.refusals.is_empty())
+        .flat_map(|hook| hook.uses.iter().flatten())
+        .collect();
+    let mut notes = unused(wanted);
+    notes.extend(losses(&hooks, &catalog, observed));
+    let steps = prepare(&running, &catalog, observed);
+    assemble(document.generation, steps, notes, hooks, observed)
+}
+
+/// Plans the removal of all that is ours. What is not ours is not looked at.
+#[must_use]
+pub fn drain(observed: &Observed) -> Plan {
+    let hooks = observed.hooks.keys().map(|hook| remove(hook, observed)).collect();
+    assemble(0, Vec::new(), Vec::new(), hooks, observed)
+}
+
+fn assemble(
+    generation: u64,
+    steps: Vec<Step>,
+    notes: Vec<Note>,
+    mut hooks: Vec<HookPlan>,
+    observed: &Observed,
+) -> Plan {
+    let mut plan = Plan { generation, steps, notes, ..Plan::default() };
+    let (releases, kept) = release(&hooks, observed);
+    for hook in &mut hooks {
+        plan.steps.extend(hook.build.take().map(Step::BuildChain));
+    }
+    for hook in &mut hooks {
+        plan.steps.append(&mut hook.visible);
+    }
+    for hook in &mut hooks {
+        plan.steps.append(&mut hook.cleanup);
+    }
+    plan.steps.extend(releases);
+    for hook in hooks {
+        plan.refusals.extend(hook.refusals);
+        plan.notes.extend(hook.notes);
+        plan.hooks.push(hook.diff);
+    }
+    plan.notes.extend(kept);
+    plan
+}
+
+fn unused(wanted: &Wanted<'_>) -> Vec<Note> {
+    let used = used(wanted.document);
+    let unused = wanted.document.programs.keys().filter(|name| !used.contains(name));
+    unused
+        .map(|name| Note {
+            hook: None,
+            program: Some(name.clone()),
+            message: format!("program {name} is in no chain; it is not loaded"),
+        })
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! The steps, with the refusals a kernel would give.
+
+use super::{Chain, Fault, Hook, Interface, Link, Loaded, Program, Simulator};
+use crate::Host;
+use pointsman_model::HookId;
+use pointsman_model::chain::{ChainId, ChainRecord, ChainSpec, MemberSpec, Sequence};
+use pointsman_model::observed::AttachMode;
+use pointsman_model::plan::{
+    Attach, BuildChain, Detach, PrepareProgram, ReleaseHook, ReleaseProgram, RetireChain,
+    SetMapEntries, Step, Swap,
+};
+
+impl Host for Simulator {
+    fn execute(&mut self, step: &Step) -> Result<(), String> {
+        if self.crashed {
+            return Err("the daemon has crashed".to_owned());
+        }
+        let at = self.operations;
+        self.operations += 1;
+        match self.fault {
+            Some(Fault::Fail(when)) if when == at => return Err("fault was planted".to_owned()),
+            Some(Fault::Crash(when)) if when == at => {
+                self.crashed = true;
+                return Err("the daemon has crashed".to_owned());
+            }
+            Some(Fault::CrashWithin(when)) if when == at => {
+                self.crashed = true;
+                self.tear(step);
+                return Err("the daemon has crashed".to_owned());
+            }
+            _ => {}
+        }
+        match step {
+            Step::PrepareProgram(step) => self.prepare_program(step),
+            Step::SetMapEntries(step) => self.set_map_entries(step),
+            Step::BuildChain(step) => self.build_chain(step),
+            Step::Attach(step) => self.attach(step),
+            Step::Swap(step) => self.swap(step),
+            Step::Detach(step) => self.detach(step),
+            Step::RetireChain(step) => self.retire_chain(step),
+            Step::ReleaseHook(step) => self.release_hook(step),
+            Step::ReleaseProgram(step) => self.release_program(step),
+        }
+    }
+}
+
+impl Simulator {
+    /// Does the part of a step that a crash in its middle leaves behind. Only steps of several
+    /// system calls have a middle; the others are as if they had not begun.
+    fn tear(&mut self, step: &Step) {
+        match step {
+            Step::BuildChain(step) => {
+                let hook = self.hooks.entry(step.chain.hook.clone()).or_default();
+                hook.chains.entry(step.chain.sequence).or_default();
+            }
+            Step::SetMapEntries(step) => {
+                // The digest goes before the first entry is written and comes back after the last.
+                let load = (step.program.clone(), step.fingerprint.clone());
+                if let Some(program) = self.programs.get_mut(&load) {
+                    program.entries.remove(&step.map);
+                }
+            }
+            Step::RetireChain(step) => {
+                if let Some(hook) = self.hooks.get_mut(&step.chain.hook)
+                    && let Some(chain) = hook.chains.get_mut(&step.chain.sequence)
+                {
+                    *chain = Chain::default();
+                    hook.fold(step.chain.sequence);
+                }
+            }
+            Step::PrepareProgram(_)
+            | Step::Attach(_)
+            | Step::Swap(_)
+            | Step::Detach(_)
+            | Step::ReleaseHook(_)
+            | Step::ReleaseProgram(_) => {}
+        }
+    }
+
+    fn prepare_program(&mut self, step: &PrepareProgram) -> Result<(), String> {
+        let load = (step.program.clone(), step.fingerprint.clone());
+        if self.programs.contains_key(&load) {
+            return Err(format!("maps of program {} are pinned already (EEXIST)", step.program));
+        }
+        self.last_instance += 1;
+        let program = Program { instance: self.last_instance, ..Program::default() };
+        self.programs.insert(load, program);
+        Ok(())
+    }
+
+    fn set_map_entries(&mut self, step: &SetMapEntries) -> Result<(), String> {
+        let load = (step.program.clone(), step.fingerprint.clone());
+        let Some(program) = self.programs.get_mut(&load) else {
+            return Err(format!("maps of program {} are not pinned (ENOENT)", step.program));
+        };
+        program.entries.insert(step.map.clone(), step.digest);
+        Ok(())
+    }
+
+    fn build_chain(&mut self, step: &BuildChain) -> Result<(), String> {
+        let BuildChain { chain: id, generation, spec } = step;
+        let maps = self.maps_of(spec)?;
+        let hook = self.hooks.entry(id.hook.clone()).or_default();
+        if hook.chains.contains_key(&id.sequence) {
+            return Err(format!("chain {id} exists (EEXIST)"));
+        }
+        let last = hook.chains.keys().next_back().copied().unwrap_or(0).max(hook.folded);
+        if id.sequence <= last {
+            self.violations.push(format!("chain {id} is built after #{last}"));
+        }
+        self.last_program_id += 1;
+        let chain = Chain {
+            program_id: Some(self.last_program_id),
+            record: Some(ChainRecord { generation: *generation, spec: spec.clone() }),
+            loaded: Some(Loaded { spec: spec.clone(), maps }),
+            ran: false,
+        };
+        hook.chains.insert(id.sequence, chain);
+        Ok(())
+    }
+
+    fn maps_of(&self, spec: &ChainSpec) -> Result<Vec<u64>, String> {
+        let instance = |member: &MemberSpec| {
+            self.instance(&member.program, &member.fingerprint).ok_or_else(|| {
+                format!("maps of program {} are not pinned (ENOENT)", member.program)
+            })
+        };
+        spec.members.iter().map(instance).collect()
+    }
+
+    fn attach(&mut self, step: &Attach) -> Result<(), String> {
+        let Attach { chain: id, interface_index, mode } = step;
+        let name = &id.hook.interface;
+        let (program_id, runs) = self.built(id)?;
+        let interface = self
+            .interfaces
+            .get(name)
+            .filter(|interface| interface.index == *interface_index)
+            .ok_or_else(|| {
+                format!("interface {name} (index {interface_index}) is gone (ENODEV)")
+            })?;
+        if interface.foreign.is_some() || self.link_on(*interface_index).is_some() {
+            return Err(format!("interface {name} carries a program already (EBUSY)"));
+        }
+        if *mode == AttachMode::Native && !interface.runs_native() {
+            return Err(format!("interface {name} has no native XDP (EOPNOTSUPP)"));
+        }
+        let link = &mut self.hook(&id.hook)?.link;
+        if link.is_some() {
+            return Err(format!("a link of {} is pinned already (EEXIST)", id.hook));
+        }
+        *link = Some(Link { program_id, interface_index: *interface_index, mode: *mode, runs });
+        self.mark_run(id);
+        Ok(())
+    }
+
+    fn swap(&mut self, step: &Swap) -> Result<(), String> {
+        let id = &step.chain;
+        let (program_id, runs) = self.built(id)?;
+        let index = self.interfaces.get(&id.hook.interface).map(|interface| interface.index);
+        let Some(link) = &mut self.hook(&id.hook)?.link else {
+            return Err(format!("no link of {} is pinned (ENOENT)", id.hook));
+        };
+        if link.interface_index == 0 {
+            return Err(format!("the interface of the link of {} is gone (ENOLINK)", id.hook));
+        }
+        let astray = index != Some(link.interface_index);
+        link.program_id = program_id;
+        link.runs = runs;
+        self.mark_run(id);
+        if astray {
+            self.violations.push(format!("swap to {id} changes another interface"));
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, step: &Detach) -> Result<(), String> {
+        let link = self.hook(&step.hook)?.link.take();
+        link.map(drop).ok_or_else(|| format!("no link of {} is pinned (ENOENT)", step.hook))
+    }
+
+    fn retire_chain(&mut self, step: &RetireChain) -> Result<(), String> {
+        let id = &step.chain;
+        let hook = self.hook(&id.hook)?;
+        let Some(chain) = hook.chains.get(&id.sequence) else {
+            return Err(format!("chain {id} does not exist (ENOENT)"));
+        };
+        let running = hook.link.as_ref().map(|link| link.program_id);
+        if running.is_some() && chain.program_id == running {
+            self.violations.push(format!("retire of {id}, which runs"));
+            return Err(format!("chain {id} is running"));
+        }
+        // Counters are of use as long as a chain runs on the hook.
+        let counted = chain.ran && running.is_some();
+        hook.chains.remove(&id.sequence);
+        if !hook.fold(id.sequence) && counted {
+            self.violations.push(format!("retire of {id} loses its counters"));
+        }
+        Ok(())
+    }
+
+    fn release_hook(&mut self, step: &ReleaseHook) -> Result<(), String> {
+        let hook = self.hook(&step.hook)?;
+        if hook.link.is_some() || !hook.chains.is_empty() {
+            return Err(format!("hook {} is not empty (ENOTEMPTY)", step.hook));
+        }
+        self.hooks.remove(&step.hook);
+        Ok(())
+    }
+
+    fn release_program(&mut self, step: &ReleaseProgram) -> Result<(), String> {
+        let load = (step.program.clone(), step.fingerprint.clone());
+        let links = self.hooks.values().filter_map(|hook| hook.link.as_ref());
+        let mut running = links.flat_map(|link| &link.runs.spec.members);
+        if running.any(|m| (&m.program, &m.fingerprint) == (&load.0, &load.1)) {
+            self.violations.push(format!("release of program {}, which runs", step.program));
+        }
+        let gone = self.programs.remove(&load);
+        gone.map(drop).ok_or_else(|| format!("program {} is not pinned (ENOENT)", step.program))
+    }
+
+    fn hook(&mut self, hook: &HookId) -> Result<&mut Hook, String> {
+        self.hooks.get_mut(hook).ok_or_else(|| format!("hook {hook} has no pins (ENOENT)"))
+    }
+
+    fn mark_run(&mut self, id: &ChainId) {
+        let chains = self.hooks.get_mut(&id.hook).map(|hook| &mut hook.chains);
+        if let Some(chain) = chains.and_then(|chains| chains.get_mut(&id.sequence)) {
+            chain.ran = true;
+        }
+    }
+
+    fn built(&self, id: &ChainId) -> Result<(u32, Loaded), String> {
+        let chain = self.hooks.get(&id.hook).and_then(|hook| hook.chains.get(&id.sequence));
+        let built = chain.and_then(|chain| Some((chain.program_id?, chain.loaded.clone()?)));
+        built.ok_or_else(|| format!("chain {id} is not built (ENOENT)"))
+    }
+}
+
+impl Hook {
+    /// Adds a chain's counters to the totals: once, in order, and never those of a chain that is
+    /// later than the one that runs.
+    fn fold(&mut self, sequence: Sequence) -> bool {
+        let running = self.link.as_ref().map(|link| link.program_id);
+        let live = self.chains.iter().find(|(_, chain)| chain.program_id == running);
+        let folds = sequence > self.folded
+            && running.is_some()
+            && live.is_some_and(|(&live, _)| sequence < live);
+        if folds {
+            self.folded = sequence;
+        }
+        folds
+    }
+}
+
+impl Interface {
+    fn runs_native(&self) -> bool {
+        !self.loopback && self.native_xdp != Some(false)
+    }
+}

@@ -1,0 +1,289 @@
+//! A host in memory: bpffs pins, interfaces and links, with the kernel's own refusals.
+//!
+//! It takes the same steps as the kernel side and shows the same [`Observed`], so that planner,
+//! daemon and tests run without privileges. It can fail a step or crash in the middle of one, and
+//! it writes down as [`Simulator::violations`] what a correct planner never asks for.
+
+mod execute;
+
+use pointsman_model::chain::{ChainRecord, ChainSpec, Sequence};
+use pointsman_model::observed::{
+    AttachMode, Attachment, Observed, ObservedChain, ObservedHook, ObservedInterface, ObservedLink,
+    ObservedProgram,
+};
+use pointsman_model::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
+use std::collections::BTreeMap;
+
+/// The host.
+#[derive(Debug, Clone, Default)]
+pub struct Simulator {
+    interfaces: BTreeMap<InterfaceName, Interface>,
+    hooks: BTreeMap<HookId, Hook>,
+    programs: BTreeMap<(ProgramName, Fingerprint), Program>,
+    last_program_id: u32,
+    last_index: u32,
+    last_instance: u64,
+    operations: usize,
+    fault: Option<Fault>,
+    crashed: bool,
+    violations: Vec<String>,
+}
+
+/// What goes wrong. Operations are counted from 0, from when the fault was planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The operation fails and changes nothing. Later ones work.
+    Fail(usize),
+    /// Everything stops before the operation.
+    Crash(usize),
+    /// Everything stops in the middle of the operation, where it has a middle.
+    CrashWithin(usize),
+}
+
+/// What runs on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs<'a> {
+    /// Nothing.
+    Nothing,
+    /// A program that is not ours.
+    Foreign(u32),
+    /// A chain of ours, and where it is attached.
+    Chain(&'a ChainSpec, AttachMode),
+}
+
+#[derive(Debug, Clone)]
+struct Interface {
+    index: u32,
+    native_xdp: Option<bool>,
+    loopback: bool,
+    foreign: Option<Attachment>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Hook {
+    link: Option<Link>,
+    chains: BTreeMap<Sequence, Chain>,
+    folded: Sequence,
+}
+
+#[derive(Debug, Clone)]
+struct Link {
+    program_id: u32,
+    interface_index: u32,
+    mode: AttachMode,
+    /// What the running program is made of. The kernel holds it whatever becomes of the pins.
+    runs: Loaded,
+}
+
+/// A loaded chain: its spec and, per member, which maps it uses.
+#[derive(Debug, Clone)]
+struct Loaded {
+    spec: ChainSpec,
+    maps: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Chain {
+    program_id: Option<u32>,
+    record: Option<ChainRecord>,
+    loaded: Option<Loaded>,
+    /// Whether packets ever ran through it, so that it has counters worth keeping.
+    ran: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Program {
+    /// Tells one set of maps from another: contents survive exactly as long as it.
+    instance: u64,
+    entries: BTreeMap<MapName, Sha256>,
+}
+
+impl Simulator {
+    /// A host without interfaces and without anything of ours.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Creates an interface and gives its number. `native_xdp` is what the kernel says of the
+    /// driver.
+    pub fn add_interface(&mut self, name: &InterfaceName, native_xdp: Option<bool>) -> u32 {
+        self.insert_interface(name, native_xdp, false)
+    }
+
+    /// Creates a loopback interface and gives its number.
+    pub fn add_loopback(&mut self, name: &InterfaceName) -> u32 {
+        self.insert_interface(name, Some(false), true)
+    }
+
+    fn insert_interface(
+        &mut self,
+        name: &InterfaceName,
+        native_xdp: Option<bool>,
+        loopback: bool,
+    ) -> u32 {
+        self.remove_interface(name);
+        self.last_index += 1;
+        let index = self.last_index;
+        let interface = Interface { index, native_xdp, loopback, foreign: None };
+        self.interfaces.insert(name.clone(), interface);
+        index
+    }
+
+    /// Deletes an interface. A link on it stays pinned and is dead.
+    pub fn remove_interface(&mut self, name: &InterfaceName) {
+        let Some(Interface { index, .. }) = self.interfaces.remove(name) else { return };
+        let links = self.hooks.values_mut().filter_map(|hook| hook.link.as_mut());
+        links
+            .filter(|link| link.interface_index == index)
+            .for_each(|link| link.interface_index = 0);
+    }
+
+    /// Renames an interface. A link on it goes on running.
+    pub fn rename_interface(&mut self, from: &InterfaceName, to: &InterfaceName) {
+        self.remove_interface(to);
+        if let Some(interface) = self.interfaces.remove(from) {
+            self.interfaces.insert(to.clone(), interface);
+        }
+    }
+
+    /// Attaches a program that is not ours and gives its id; `None` where there is no such
+    /// interface or something is attached already.
+    pub fn attach_foreign(
+        &mut self,
+        name: &InterfaceName,
+        program: &str,
+        mode: AttachMode,
+    ) -> Option<u32> {
+        if self.link_on(self.interfaces.get(name)?.index).is_some() {
+            return None;
+        }
+        let program_id = self.last_program_id + 1;
+        let interface = self.interfaces.get_mut(name).filter(|i| i.foreign.is_none())?;
+        interface.foreign = Some(Attachment { program_id, name: Some(program.to_owned()), mode });
+        self.last_program_id = program_id;
+        Some(program_id)
+    }
+
+    /// Takes a foreign program away, as its owner would.
+    pub fn detach_foreign(&mut self, name: &InterfaceName) {
+        if let Some(interface) = self.interfaces.get_mut(name) {
+            interface.foreign = None;
+        }
+    }
+
+    /// Loses the pinned chains of a hook, not its link: somebody removed them by hand.
+    pub fn lose_chains(&mut self, hook: &HookId) {
+        if let Some(hook) = self.hooks.get_mut(hook) {
+            hook.chains.clear();
+        }
+    }
+
+    /// Makes the records of a hook's chains unreadable.
+    pub fn spoil_records(&mut self, hook: &HookId) {
+        let chains = self.hooks.get_mut(hook).into_iter().flat_map(|hook| hook.chains.values_mut());
+        chains.for_each(|chain| chain.record = None);
+    }
+
+    /// Loses the pinned maps of a program: somebody removed them by hand.
+    pub fn lose_program(&mut self, program: &ProgramName) {
+        self.programs.retain(|(name, _), _| name != program);
+    }
+
+    /// Plants a fault.
+    pub fn plant(&mut self, fault: Fault) {
+        self.operations = 0;
+        self.fault = Some(fault);
+    }
+
+    /// Ends a crash and forgets a fault: the daemon starts anew, the kernel is as it was.
+    pub fn restart(&mut self) {
+        self.fault = None;
+        self.crashed = false;
+    }
+
+    /// What was asked for that a correct planner never asks for.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// What packets on an interface run through.
+    #[must_use]
+    pub fn runs(&self, name: &InterfaceName) -> Runs<'_> {
+        let Some(interface) = self.interfaces.get(name) else { return Runs::Nothing };
+        if let Some(foreign) = &interface.foreign {
+            return Runs::Foreign(foreign.program_id);
+        }
+        match self.link_on(interface.index) {
+            Some(link) => Runs::Chain(&link.runs.spec, link.mode),
+            None => Runs::Nothing,
+        }
+    }
+
+    /// Whether every member of the chain on an interface uses the maps that are pinned for it.
+    #[must_use]
+    pub fn uses_pinned_maps(&self, name: &InterfaceName) -> bool {
+        let link = self.interfaces.get(name).and_then(|interface| self.link_on(interface.index));
+        link.is_none_or(|Link { runs: Loaded { spec, maps }, .. }| {
+            spec.members.iter().zip(maps).all(|(member, maps)| {
+                let load = (member.program.clone(), member.fingerprint.clone());
+                self.programs.get(&load).is_some_and(|program| program.instance == *maps)
+            })
+        })
+    }
+
+    /// A number that stays the same exactly as long as the contents of a program's maps do.
+    #[must_use]
+    pub fn instance(&self, program: &ProgramName, fingerprint: &Fingerprint) -> Option<u64> {
+        let load = (program.clone(), fingerprint.clone());
+        self.programs.get(&load).map(|program| program.instance)
+    }
+
+    /// The host as the daemon sees it.
+    #[must_use]
+    pub fn observe(&self) -> Observed {
+        let interface = |interface: &Interface| ObservedInterface {
+            index: interface.index,
+            native_xdp: interface.native_xdp,
+            loopback: interface.loopback,
+            mtu: 1500,
+            attached: interface.foreign.clone().or_else(|| {
+                self.link_on(interface.index).map(|link| Attachment {
+                    program_id: link.program_id,
+                    name: Some("pointsman".to_owned()),
+                    mode: link.mode,
+                })
+            }),
+        };
+        let hook = |hook: &Hook| ObservedHook {
+            link: hook.link.as_ref().map(|link| ObservedLink {
+                program_id: link.program_id,
+                interface_index: link.interface_index,
+            }),
+            chains: hook.chains.iter().map(|(&sequence, chain)| (sequence, chain.into())).collect(),
+            folded: hook.folded,
+        };
+        let program = |program: &Program| ObservedProgram { entries: program.entries.clone() };
+        Observed {
+            interfaces: map_values(&self.interfaces, interface),
+            hooks: map_values(&self.hooks, hook),
+            programs: map_values(&self.programs, program),
+        }
+    }
+
+    fn link_on(&self, index: u32) -> Option<&Link> {
+        let mut links = self.hooks.values().filter_map(|hook| hook.link.as_ref());
+        links.find(|link| link.interface_index == index)
+    }
+}
+
+impl From<&Chain> for ObservedChain {
+    fn from(chain: &Chain) -> Self {
+        Self { program_id: chain.program_id, record: chain.record.clone() }
+    }
+}
+
+fn map_values<K: Ord + Clone, V, T>(map: &BTreeMap<K, V>, to: impl Fn(&V) -> T) -> BTreeMap<K, T> {
+    map.iter().map(|(key, value)| (key.clone(), to(value))).collect()
+}
