@@ -1,2 +1,72 @@
-//! x
-fn main() {}
+//! Tasks of the workspace: `cargo xtask --help` lists them.
+//!
+//! In: the verb and its options. Out: what a person or a CI log reads, and the exit code. Every
+//! verb first makes sure that the Debian packages it needs are there ([`setup`]), so that a fresh
+//! clone needs nothing but rustup's toolchain and a C linker.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod elf;
+mod interrupt;
+mod libtest;
+mod openapi;
+mod process;
+mod rings;
+mod setup;
+mod vm;
+mod workspace;
+
+use crate::workspace::Workspace;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Tasks of the Pointsman workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install the Debian packages that building and testing need.
+    ///
+    /// As root: installs what is missing. Otherwise: names the command to run.
+    Setup,
+    /// Run the tests, ring by ring, and say what was skipped and why.
+    ///
+    /// Rings: `pure` needs no privileges; `netns` needs root and sends packets through the host's
+    /// kernel inside namespaces of its own; `vm` needs root and repeats kernel-dependent tests on
+    /// Debian's stock kernel under emulation. At most 20 minutes on two cores, unless --full.
+    Test(rings::Options),
+    /// Run tests on Debian's stock kernel in an emulated machine.
+    Vm(vm::Options),
+    /// Run all that a change must pass: lockfile, fmt, clippy, deny, doc, OpenAPI, tests.
+    Ci,
+    /// Rewrite docs/openapi-node.json from the daemon's code.
+    Openapi,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    interrupt::install()?;
+    let workspace = Workspace::locate()?;
+    match verb {
+        Verb::Setup => setup::run(),
+        Verb::Test(options) => Ok(rings::run(&workspace, &options)),
+        Verb::Vm(options) => vm::run(&workspace, &options),
+        Verb::Ci => ci::run(&workspace),
+        Verb::Openapi => openapi::rewrite(&workspace),
+    }
+}

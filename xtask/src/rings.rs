@@ -1,0 +1,229 @@
+//! `cargo xtask test`: the rings of tests, one after the other, and a summary that hides nothing.
+
+use crate::libtest::{Reader, Tally};
+use crate::process::{Ended, stream};
+use crate::workspace::Workspace;
+use crate::{interrupt, setup, vm};
+use anyhow::Result;
+use clap::ValueEnum;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long the tests of a run may take, building not counted, unless `--full`.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// The package whose tests need root and namespaces of their own.
+pub(crate) const NETNS_PACKAGE: &str = "pointsman-netns";
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Run the long tests too, and without a limit of time.
+    #[arg(long)]
+    full: bool,
+    /// Run this ring only. May be given several times.
+    #[arg(long, value_enum)]
+    ring: Vec<Ring>,
+    /// The seed of everything random, to repeat a run. Default: a new one, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ring {
+    /// No privileges needed.
+    Pure,
+    /// The host's kernel, in network namespaces of its own. Needs root.
+    Netns,
+    /// Debian's stock kernel in an emulated machine. Needs root.
+    Vm,
+}
+
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pure => "pure",
+            Self::Netns => "netns",
+            Self::Vm => "vm",
+        })
+    }
+}
+
+/// What every ring is run with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Session {
+    /// The seed of everything random.
+    pub(crate) seed: u64,
+    /// Whether long tests run.
+    pub(crate) full: bool,
+    /// When tests have to be done; moves on while something is built.
+    deadline: Option<Instant>,
+}
+
+impl Session {
+    pub(crate) fn new(seed: Option<u64>, full: bool) -> Self {
+        // Each RandomState has new random keys: a seed without a dependency for it.
+        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(()));
+        Self { seed, full, deadline: (!full).then(|| Instant::now() + LIMIT) }
+    }
+
+    /// What tests find in their environment.
+    pub(crate) fn environment(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
+        let seed = self.seed.to_string();
+        let binaries = workspace.target.join("debug").display().to_string();
+        let mut environment = vec![
+            ("POINTSMAN_BIN_DIR", binaries),
+            ("POINTSMAN_SEED", seed.clone()),
+            ("PROPTEST_RNG_SEED", seed),
+        ];
+        if self.full {
+            environment.push(("POINTSMAN_FULL", "1".to_owned()));
+        }
+        environment
+    }
+
+    /// Does what is not testing and whose time is not counted.
+    pub(crate) fn prepare<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        if let Some(deadline) = &mut self.deadline {
+            *deadline += started.elapsed();
+        }
+        result
+    }
+
+    /// How long tests may still take.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// `cargo xtask test`.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
+    let tally = run_rings(workspace, options);
+    print_counts(&tally);
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The last line of every run: what machines read.
+pub(crate) fn print_counts(tally: &Tally) {
+    let Tally { passed, failed, skipped, .. } = tally;
+    println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
+}
+
+/// Runs the rings and prints the summary, all but its last line.
+pub(crate) fn run_rings(workspace: &Workspace, options: &Options) -> Tally {
+    let mut session = Session::new(options.seed, options.full);
+    println!("test: seed {0} (again: cargo xtask test --seed {0})", session.seed);
+    let rings = match options.ring.as_slice() {
+        [] => Ring::value_variants(),
+        chosen => chosen,
+    };
+    let mut total = Tally::default();
+    let mut summary = Vec::new();
+    for &ring in rings {
+        println!("\n== ring {ring} ==");
+        let started = Instant::now();
+        let tally = run_ring(workspace, ring, &mut session);
+        summary.push(summary_line(ring, &tally, started.elapsed()));
+        total.add(tally);
+    }
+    println!("\n== summary ==\nseed {}", session.seed);
+    summary.iter().for_each(|line| println!("{line}"));
+    total.failures.iter().for_each(|failure| println!("FAILED   {failure}"));
+    total.skipped.iter().for_each(|skip| println!("skipped  {}: {}", skip.what, skip.why));
+    total
+}
+
+fn run_ring(workspace: &Workspace, ring: Ring, session: &mut Session) -> Tally {
+    let mut tally = Tally::default();
+    if interrupt::pending() {
+        tally.fail(format!("ring {ring}: interrupted"));
+        return tally;
+    }
+    if let Some(why) = cannot_run(ring) {
+        println!("skipped: {why}");
+        tally.skip(format!("ring {ring}"), why);
+        return tally;
+    }
+    let ran = match ring {
+        Ring::Pure => pure(workspace, session),
+        Ring::Netns => netns(workspace, session),
+        Ring::Vm => vm::ring(workspace, session),
+    };
+    ran.unwrap_or_else(|error| {
+        println!("ring {ring}: {error:#}");
+        tally.fail(format!("ring {ring}: {error:#}"));
+        tally
+    })
+}
+
+/// Why this ring cannot run here at all. A missing package is no such reason: it is installed.
+fn cannot_run(ring: Ring) -> Option<&'static str> {
+    match ring {
+        Ring::Pure => None,
+        Ring::Netns | Ring::Vm if !rustix::process::geteuid().is_root() => Some("needs root"),
+        Ring::Vm if !cfg!(target_arch = "x86_64") => Some("emulates x86-64 hosts only"),
+        Ring::Netns | Ring::Vm => None,
+    }
+}
+
+fn pure(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
+    let all = ["--workspace", "--exclude", NETNS_PACKAGE];
+    session.prepare(|| {
+        setup::ensure(&[setup::BUILD])?;
+        build_tests(workspace, &all)
+    })?;
+    cargo_test(workspace, session, &all, &[])
+}
+
+fn netns(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
+    session.prepare(|| {
+        setup::ensure(&[setup::BUILD, setup::NETNS, setup::INTEROP])?;
+        build_binaries(workspace)?;
+        build_tests(workspace, &["--package", NETNS_PACKAGE])
+    })?;
+    // One at a time: tests pin threads to CPUs and take figures that a neighbour would spoil.
+    cargo_test(workspace, session, &["--package", NETNS_PACKAGE], &["--test-threads=1"])
+}
+
+/// Builds the daemon and the command line, which tests find in `POINTSMAN_BIN_DIR`.
+pub(crate) fn build_binaries(workspace: &Workspace) -> Result<()> {
+    let packages = ["--package", "pointsman-node", "--package", "pointsman-cli"];
+    workspace.build(&[&["build"], packages.as_slice()].concat()).map(drop)
+}
+
+fn build_tests(workspace: &Workspace, packages: &[&str]) -> Result<()> {
+    workspace.build(&[&["test", "--no-run"], packages].concat()).map(drop)
+}
+
+fn cargo_test(
+    workspace: &Workspace,
+    session: &Session,
+    packages: &[&str],
+    arguments: &[&str],
+) -> Result<Tally> {
+    let mut command = workspace.cargo("test");
+    // --show-output: what a passing test says about being skipped is wanted, too.
+    command.args(packages).args(["--no-fail-fast", "--", "--show-output"]).args(arguments);
+    command.envs(session.environment(workspace));
+    let mut reader = Reader::default();
+    let ended = stream(&mut command, session.left(), |line| {
+        println!("{line}");
+        reader.line(line);
+    })?;
+    let mut tally = reader.finish(ended.is_success());
+    if ended == Ended::TimedOut {
+        tally.fail(format!("not done within {} minutes: killed", LIMIT.as_secs() / 60));
+    }
+    Ok(tally)
+}
+
+fn summary_line(ring: Ring, tally: &Tally, took: Duration) -> String {
+    let Tally { passed, failed, skipped, .. } = tally;
+    let (skipped, took) = (skipped.len(), took.as_secs_f64());
+    format!(
+        "ring {ring:<6} {passed:>5} passed {failed:>5} failed {skipped:>5} skipped {took:>8.1} s"
+    )
+}

@@ -1,0 +1,167 @@
+//! The Debian packages that building and testing need: found by what they bring, installed where
+//! that is possible, named where it is not.
+
+use crate::elf;
+use crate::process::{capture, shown};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// How a need is recognised as met: by what is used of it, however it came onto the machine.
+#[derive(Debug, Clone, Copy)]
+enum Probe {
+    /// A program in `PATH` or one of the system's directories.
+    Program(&'static str),
+    /// A file or directory.
+    File(&'static str),
+    /// A program that runs without a dynamic loader, as in an initramfs of its own.
+    StaticProgram(&'static str),
+}
+
+/// One package.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need {
+    package: &'static str,
+    why: &'static str,
+    probe: Probe,
+}
+
+const fn need(package: &'static str, probe: Probe, why: &'static str) -> Need {
+    Need { package, why, probe }
+}
+
+/// To build the workspace.
+pub(crate) const BUILD: &[Need] = &[
+    need("clang", Probe::Program("clang"), "compiles the BPF programs"),
+    need("gcc", Probe::Program("cc"), "compiles libbpf"),
+    need("libc6-dev", Probe::File("/usr/include/stdio.h"), "C headers"),
+    need("linux-libc-dev", Probe::File("/usr/include/linux/bpf.h"), "kernel headers"),
+    need("make", Probe::Program("make"), "builds libbpf"),
+    need("pkg-config", Probe::Program("pkg-config"), "finds libelf and zlib"),
+    need("libelf-dev", Probe::File("/usr/include/gelf.h"), "libbpf reads ELF with it"),
+    need("zlib1g-dev", Probe::File("/usr/include/zlib.h"), "libelf needs it"),
+];
+
+/// To run tests and the demo in network namespaces.
+pub(crate) const NETNS: &[Need] =
+    &[need("iproute2", Probe::Program("ip"), "makes network namespaces and veth pairs")];
+
+/// The peers that packets, objects and pins are exchanged with in tests.
+pub(crate) const INTEROP: &[Need] = &[
+    need("xdp-tools", Probe::Program("xdp-loader"), "its packaged objects are chained in tests"),
+    need("bpftool", Probe::Program("bpftool"), "a second opinion on programs and pins"),
+    need("ethtool", Probe::Program("ethtool"), "sets channels and offloads of veth pairs"),
+];
+
+/// To run the emulated machine.
+pub(crate) const VM: &[Need] = &[
+    need("qemu-system-x86", Probe::Program("qemu-system-x86_64"), "emulates the machine"),
+    need("busybox-static", Probe::StaticProgram("busybox"), "is all of the machine's initramfs"),
+    need("kmod", Probe::Program("depmod"), "resolves the kernel's modules"),
+    need("xz-utils", Probe::Program("xz"), "unpacks compressed kernel modules"),
+];
+
+/// `cargo xtask setup`.
+pub(crate) fn run() -> Result<ExitCode> {
+    ensure(&[BUILD, NETNS, INTEROP, VM])?;
+    println!("setup: everything is there");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure that all needs are met, installing what is missing.
+///
+/// # Errors
+/// When something is missing and cannot be installed: not root, not a Debian, or apt-get fails.
+/// The error names the packages and what to run.
+pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    for need in &missing {
+        println!("setup: {} is missing: {}", need.package, need.why);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("packages are missing; run: sudo apt-get install {}", packages.join(" "));
+    }
+    let Some(apt_get) = find_program("apt-get") else {
+        bail!(
+            "packages are missing and there is no apt-get here; install what Debian calls: {}",
+            packages.join(" ")
+        );
+    };
+    apt(&apt_get, &["update"])?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    apt(&apt_get, &[&install, packages.as_slice()].concat())?;
+    let left = self::missing(needs);
+    if let Some(need) = left.first() {
+        bail!("{} is installed and {:?} is still not there", need.package, need.probe);
+    }
+    println!("setup: installed {}", packages.join(" "));
+    Ok(())
+}
+
+/// Refreshes apt's package lists: look-ups and downloads fail without, or with old ones.
+pub(crate) fn apt_update() -> Result<()> {
+    let apt_get = find_program("apt-get").context("there is no apt-get here")?;
+    apt(&apt_get, &["update"])
+}
+
+fn apt(apt_get: &Path, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(apt_get);
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("-q");
+    // Another package manager may be at work: wait for it instead of failing.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+    println!("setup: {}", shown(&command));
+    capture(&mut command).map(drop)
+}
+
+fn missing<'a>(needs: &[&'a [Need]]) -> Vec<&'a Need> {
+    needs.iter().copied().flatten().filter(|need| !need.probe.is_met()).collect()
+}
+
+impl Probe {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Program(name) => find_program(name).is_some(),
+            Self::File(path) => Path::new(path).exists(),
+            Self::StaticProgram(name) => {
+                let file = find_program(name).and_then(|path| std::fs::read(path).ok());
+                file.is_some_and(|file| elf::is_static(&file))
+            }
+        }
+    }
+}
+
+/// Finds a program in `PATH`, and in the directories that only root's `PATH` holds.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut candidates =
+        std::env::split_paths(&path).chain(system).map(|directory| directory.join(name));
+    candidates.find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needs_are_found_by_what_they_bring() {
+        assert!(Probe::Program("sh").is_met());
+        assert!(!Probe::Program("no-such-program").is_met());
+        assert!(Probe::File("/proc/self").is_met());
+        assert!(!Probe::File("/proc/no-such-file").is_met());
+        // A shell script, and a program that is not there, are no static programs.
+        assert!(!Probe::StaticProgram("no-such-program").is_met());
+    }
+
+    #[test]
+    fn what_is_missing_is_told_apart_from_what_is_there() {
+        let here = [need("dash", Probe::Program("sh"), "")];
+        let gone = [need("gone", Probe::File("/no/such/file"), "")];
+        let missing: Vec<_> = missing(&[&here, &gone]).iter().map(|need| need.package).collect();
+        assert_eq!(missing, ["gone"]);
+    }
+}

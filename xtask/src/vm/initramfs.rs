@@ -1,0 +1,140 @@
+//! The machine's first file system: busybox, the modules that reach the host's files, and a
+//! script that mounts them, runs the tests and switches off.
+
+use super::cpio::Archive;
+use super::kernel::Kernel;
+use super::modules::Modules;
+use crate::setup::find_program;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What reaches the host's files, and what the tests use.
+const MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "veth"];
+
+/// The directories that tests may write to. Whatever the host has there is hidden.
+const SCRATCH: &[&str] = &["/tmp", "/run", "/var/tmp", "/dev/shm"];
+
+/// What stands before everything that the machine itself says on the tests' line.
+pub(super) const VOICE: &str = "pointsman-vm: ";
+
+/// Builds the archive. `script` runs in the host's root file system, where `visible` directories
+/// are there even if they lie below one that tests may write to.
+pub(super) fn build(kernel: &Kernel, script: &str, visible: &[PathBuf]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    let directories = ["bin", "modules", "proc", "sys", "dev", "host", "root"];
+    directories.into_iter().for_each(|directory| archive.directory(directory));
+    let busybox = find_program("busybox").context("busybox is not there (busybox-static)")?;
+    archive.file("bin/busybox", &read(&busybox)?);
+    let dep = kernel.modules.join("modules.dep");
+    let builtin = kernel.modules.join("modules.builtin");
+    let (dep, builtin) = (read_text(&dep)?, read_text(&builtin)?);
+    let mut order = String::new();
+    for (at, file) in Modules::parse(&dep, &builtin).order(MODULES)?.into_iter().enumerate() {
+        // Numbered: a flat directory, in which the order is plain to see.
+        let name = format!("modules/{at:02}.ko");
+        archive.file(&name, &module(&kernel.modules.join(file))?);
+        order += &format!("/{name}\n");
+    }
+    archive.file("modules/order", order.as_bytes());
+    archive.file("script", script.as_bytes());
+    archive.file("init", init(visible)?.as_bytes());
+    Ok(archive.finish())
+}
+
+/// Reads a module, unpacked: busybox's insmod takes plain ones.
+fn module(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_some_and(|extension| extension == "ko") {
+        return read(path);
+    }
+    if path.extension().is_none_or(|extension| extension != "xz") {
+        bail!("{} is compressed in a way that is not known here", path.display());
+    }
+    let mut xz = Command::new("xz");
+    let output = xz.args(["--decompress", "--stdout"]).arg(path).stderr(Stdio::inherit()).output();
+    let output = output.context("cannot run xz")?;
+    if !output.status.success() {
+        bail!("cannot unpack {}", path.display());
+    }
+    Ok(output.stdout)
+}
+
+fn init(visible: &[PathBuf]) -> Result<String> {
+    let mut scratch = String::new();
+    for directory in SCRATCH {
+        scratch += &format!("need mount -t tmpfs tmpfs /root{directory}\n");
+    }
+    for path in visible {
+        let path = quoted(path)?;
+        scratch += &format!("$b mkdir -p /root{path}\nneed mount --bind /host{path} /root{path}\n");
+    }
+    Ok(INIT.replace("@VOICE@", VOICE.trim_end()).replace("@SCRATCH@", &scratch))
+}
+
+/// The first process. The tests' line is ttyS0, the kernel's ttyS1, so that neither disturbs the
+/// other.
+const INIT: &str = r#"#!/bin/busybox sh
+b=/bin/busybox
+say() { echo "@VOICE@ $*" > /dev/ttyS0; }
+off() { $b sync; $b poweroff -f; }
+need() { $b "$@" || { say "failed: $*"; off; }; }
+$b mount -t devtmpfs devtmpfs /dev
+need mount -t proc proc /proc
+need mount -t sysfs sysfs /sys
+while read -r module; do need insmod "$module"; done < /modules/order
+# Nobody writes to these files while the machine runs, so the guest may cache them.
+need mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576,cache=loose host /host
+# The host's root without what is mounted in it, to mount the machine's own there.
+need mount --bind /host /root
+need mount -t proc proc /root/proc
+need mount -t sysfs sysfs /root/sys
+need mount -t devtmpfs devtmpfs /root/dev
+$b mkdir -p /root/dev/shm /root/dev/pts
+need mount -t devpts devpts /root/dev/pts
+need mount -t bpf bpf /root/sys/fs/bpf
+need mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+$b mount -t debugfs debugfs /root/sys/kernel/debug
+$b mount -t tracefs tracefs /root/sys/kernel/tracing
+@SCRATCH@need ip link set lo up
+need cp /script /root/run/script
+say "kernel $($b uname -r)"
+$b chroot /root /bin/sh /run/script < /dev/null > /dev/ttyS0 2>&1
+say "exit $?"
+off
+"#;
+
+/// A path between single quotes, for a shell.
+pub(super) fn quoted(path: &Path) -> Result<String> {
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Ok(quoted_text(text))
+}
+
+/// A text between single quotes, for a shell.
+pub(super) fn quoted_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_below_scratch_are_bound_back() {
+        let script = init(&[PathBuf::from("/tmp/it's here")]).unwrap();
+        assert!(script.contains("need mount -t tmpfs tmpfs /root/tmp\n"), "{script}");
+        assert!(
+            script.contains(r"need mount --bind /host'/tmp/it'\''s here' /root'/tmp/it'\''s here'"),
+            "{script}"
+        );
+        assert!(!script.contains("@VOICE@") && !script.contains("@SCRATCH@"), "{script}");
+    }
+}

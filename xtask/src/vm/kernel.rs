@@ -1,0 +1,140 @@
+//! Debian's stock kernel: downloaded once, unpacked into the build directory, never installed.
+
+use crate::process::capture;
+use crate::setup;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An unpacked kernel package.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    /// The compressed kernel.
+    pub(super) image: PathBuf,
+    /// The directory of its modules, with `modules.dep`.
+    pub(super) modules: PathBuf,
+    /// The package, for people.
+    pub(super) package: String,
+}
+
+/// Gives the kernel of a Debian series such as `6.1`, from `cache` if it is there.
+pub(super) fn fetch(series: &str, cache: &Path) -> Result<Kernel> {
+    let directory = cache.join(format!("kernel-{series}"));
+    if !directory.join("package").is_file() {
+        // Aside and renamed: an interrupted download leaves nothing that looks complete.
+        let aside = cache.join(format!("kernel-{series}.{}", std::process::id()));
+        fs::create_dir_all(&aside).with_context(|| format!("cannot create {}", aside.display()))?;
+        let unpacked = download(series, &aside);
+        if let Err(error) = unpacked.and_then(|()| Ok(fs::rename(&aside, &directory)?)) {
+            let _ = fs::remove_dir_all(&aside);
+            return Err(error);
+        }
+    }
+    open(&directory)
+}
+
+fn open(directory: &Path) -> Result<Kernel> {
+    let remedy = || format!("remove {} and try again", directory.display());
+    let package = fs::read_to_string(directory.join("package")).with_context(remedy)?;
+    let entries = fs::read_dir(directory.join("boot")).with_context(remedy)?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut versions = names.filter_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
+    let version = versions.next().with_context(remedy)?;
+    Ok(Kernel {
+        image: directory.join("boot").join(format!("vmlinuz-{version}")),
+        modules: directory.join("lib/modules").join(version),
+        package: package.trim().to_owned(),
+    })
+}
+
+fn download(series: &str, directory: &Path) -> Result<()> {
+    let package = match resolve(series)? {
+        Some(package) => package,
+        None => {
+            setup::apt_update()?;
+            resolve(series)?.with_context(|| {
+                format!("no Debian package of a {series} kernel: see apt-cache search linux-image")
+            })?
+        }
+    };
+    println!("vm: downloading {package}");
+    let apt_get = || {
+        let mut command = Command::new("apt-get");
+        command.args(["-q", "download", &package]).current_dir(directory);
+        command
+    };
+    if capture(&mut apt_get()).is_err() {
+        // The lists name a version that the mirror no longer has.
+        setup::apt_update()?;
+        capture(&mut apt_get())?;
+    }
+    let archive = only_archive(directory)?;
+    capture(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(directory))?;
+    fs::remove_file(&archive)?;
+    let version = package.trim_start_matches("linux-image-");
+    let depmod = setup::find_program("depmod").context("depmod is not there (package kmod)")?;
+    capture(Command::new(depmod).arg("-b").arg(directory).arg(version))?;
+    fs::write(directory.join("package"), format!("{package}\n"))?;
+    Ok(())
+}
+
+/// The exact package behind Debian's name for the series' newest kernel.
+fn resolve(series: &str) -> Result<Option<String>> {
+    for meta in [format!("linux-image-{series}-amd64"), "linux-image-amd64".to_owned()] {
+        // A name that apt does not know is an error for it and an answer for us.
+        let Ok(text) = capture(Command::new("apt-cache").args(["depends", &meta])) else {
+            continue;
+        };
+        if let Some(package) = image_of(series, &text) {
+            return Ok(Some(package));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds `linux-image-<series>.…-amd64` among the dependencies that `apt-cache depends` lists.
+fn image_of(series: &str, depends: &str) -> Option<String> {
+    let prefixes = [format!("linux-image-{series}."), format!("linux-image-{series}+")];
+    let packages = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    let mut images =
+        packages.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())));
+    images.next().map(str::to_owned)
+}
+
+fn only_archive(directory: &Path) -> Result<PathBuf> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            return Ok(path);
+        }
+    }
+    bail!("apt-get download left no package in {}", directory.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_decides_which_image() {
+        let depends = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n";
+        assert_eq!(image_of("6.1", depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));
+        assert_eq!(image_of("6.12", depends), None);
+        let newer = "linux-image-6.12-amd64\n  Depends: linux-image-6.12.57+deb12-amd64\n";
+        assert_eq!(image_of("6.1", newer), None);
+        assert!(image_of("6.12", newer).is_some());
+    }
+
+    #[test]
+    fn a_cached_kernel_needs_no_package_manager() {
+        let cache = tempfile::tempdir().unwrap();
+        let kernel = cache.path().join("kernel-6.1");
+        fs::create_dir_all(kernel.join("boot")).unwrap();
+        fs::write(kernel.join("boot/vmlinuz-6.1.0-56-amd64"), "").unwrap();
+        fs::write(kernel.join("package"), "linux-image-6.1.0-56-amd64\n").unwrap();
+        let found = fetch("6.1", cache.path()).unwrap();
+        assert_eq!(found.package, "linux-image-6.1.0-56-amd64");
+        assert!(found.modules.ends_with("lib/modules/6.1.0-56-amd64"));
+    }
+}

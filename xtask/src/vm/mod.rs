@@ -1,0 +1,196 @@
+//! `cargo xtask vm`: tests of the netns ring on Debian's stock kernel, under QEMU's emulation.
+//!
+//! The machine sees the host's files over 9p, read-only, and has memory where it may write. It
+//! says what the tests say on its first serial line and what its kernel says on the second; no
+//! result comes back in any other way. KVM is never used: the result must not depend on it.
+
+mod cpio;
+mod initramfs;
+mod kernel;
+mod modules;
+
+use self::initramfs::{VOICE, quoted, quoted_text};
+use self::kernel::Kernel;
+use crate::libtest::{Reader, Tally};
+use crate::process::{Ended, stream};
+use crate::rings::{self, NETNS_PACKAGE, Session};
+use crate::setup;
+use crate::workspace::Workspace;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+/// How much of the console is shown when a machine gives no result, in lines.
+const TAIL: usize = 40;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The series of Debian's kernels to take.
+    #[arg(long, default_value = "6.1")]
+    kernel: String,
+    /// The seed of everything random, to repeat a run. Default: a new one, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds from power-on to the last result.
+    #[arg(long, default_value_t = 300)]
+    limit: u64,
+    /// Filters and options for the tests. Default: the tests in modules named `vm`.
+    #[arg(last = true)]
+    tests: Vec<String>,
+}
+
+/// `cargo xtask vm`.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("needs root: the machine reads all of the host's files");
+    }
+    let mut session = Session::new(options.seed, false);
+    println!("vm: seed {0} (again: cargo xtask vm --seed {0})", session.seed);
+    let tally = run_tests(workspace, &mut session, options)?;
+    tally.failures.iter().for_each(|failure| println!("FAILED   {failure}"));
+    tally.skipped.iter().for_each(|skip| println!("skipped  {}: {}", skip.what, skip.why));
+    rings::print_counts(&tally);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The ring of `cargo xtask test`.
+pub(crate) fn ring(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
+    let limit = if session.full { 3600 } else { 300 };
+    let options = Options { kernel: "6.1".to_owned(), seed: None, limit, tests: vec![] };
+    run_tests(workspace, session, &options)
+}
+
+fn run_tests(workspace: &Workspace, session: &mut Session, options: &Options) -> Result<Tally> {
+    let directory = workspace.target.join("vm");
+    let (kernel, binaries) = session.prepare(|| {
+        setup::ensure(&[setup::BUILD, setup::NETNS, setup::INTEROP, setup::VM])?;
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let kernel = kernel::fetch(&options.kernel, &directory)?;
+        rings::build_binaries(workspace)?;
+        let binaries = workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])?;
+        anyhow::Ok((kernel, binaries))
+    })?;
+    let script = script(workspace, session, &binaries, &options.tests)?;
+    let visible = [workspace.root.clone(), workspace.target.clone()];
+    let initramfs = directory.join("initramfs");
+    fs::write(&initramfs, initramfs::build(&kernel, &script, &visible)?)
+        .with_context(|| format!("cannot write {}", initramfs.display()))?;
+    println!("vm: {}", kernel.package);
+    let mut limit = Duration::from_secs(options.limit);
+    if let Some(left) = session.left() {
+        limit = limit.min(left);
+    }
+    boot(&kernel, &initramfs, &directory.join("console.log"), limit)
+}
+
+/// What the machine runs: every test binary as cargo would, and the first failure's exit code.
+fn script(
+    workspace: &Workspace,
+    session: &Session,
+    binaries: &[PathBuf],
+    tests: &[String],
+) -> Result<String> {
+    let package = quoted(&workspace.root.join("tests/netns"))?;
+    let mut script = format!("cd {package} || exit 1\nexport CARGO_MANIFEST_DIR={package}\n");
+    script += "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
+    script += "export HOME=/tmp RUST_BACKTRACE=1 POINTSMAN_RING=vm\n";
+    for (name, value) in session.environment(workspace) {
+        script += &format!("export {name}={}\n", quoted_text(&value));
+    }
+    let tests = match tests {
+        [] => "vm::".to_owned(),
+        tests => tests.iter().map(|test| quoted_text(test)).collect::<Vec<_>>().join(" "),
+    };
+    script += "code=0\n";
+    for binary in binaries {
+        // --nocapture: when the machine hangs, what the test said last is on the line already.
+        let options = "--test-threads=1 --nocapture --color=never";
+        script += &format!("{} {tests} {options} || code=$?\n", quoted(binary)?);
+    }
+    Ok(script + "exit $code\n")
+}
+
+fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> Result<Tally> {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initramfs)
+        // Read-only at this end, too: whatever the guest does, the host's files stay as they are.
+        .args(["-fsdev", "local,id=host,path=/,security_model=none,multidevs=remap,readonly=on"])
+        .args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"])
+        .args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"])
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-append", "console=ttyS1,115200 panic=-1"])
+        .stderr(Stdio::piped());
+    let mut reader = Reader::default();
+    let mut exit = None;
+    let ended = stream(&mut qemu, Some(limit), |line| {
+        println!("vm | {line}");
+        match line.strip_prefix(VOICE) {
+            Some(said) => exit = exit_code(said).or(exit),
+            None => reader.line(line),
+        }
+    })?;
+    let mut tally = reader.finish(exit == Some(0));
+    if let Some(problem) = problem(ended, exit, &tally, limit) {
+        println!("vm: {problem}; the end of {}:", console.display());
+        print_tail(console);
+        tally.fail(format!("vm: {problem}"));
+    }
+    Ok(tally)
+}
+
+/// The code in `exit <code>`.
+fn exit_code(said: &str) -> Option<i32> {
+    said.strip_prefix("exit ")?.parse().ok()
+}
+
+/// Why there is no trustworthy result.
+fn problem(ended: Ended, exit: Option<i32>, tally: &Tally, limit: Duration) -> Option<String> {
+    match (ended, exit) {
+        (Ended::TimedOut, _) => Some(format!("no result within {} s", limit.as_secs())),
+        (Ended::Exited(status), None) => Some(format!("no result from the machine ({status})")),
+        (_, Some(_)) if tally.total() == 0 => Some("no test ran: no name matches".to_owned()),
+        (_, Some(_)) => None,
+    }
+}
+
+fn print_tail(console: &Path) {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(TAIL)..] {
+        println!("console | {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn a_machine_without_result_is_a_problem() {
+        let limit = Duration::from_secs(300);
+        let off = Ended::Exited(ExitStatus::from_raw(0));
+        let ran = Tally { passed: 1, ..Tally::default() };
+        assert_eq!(problem(off, Some(0), &ran, limit), None);
+        assert!(problem(off, None, &ran, limit).is_some());
+        assert!(problem(off, Some(0), &Tally::default(), limit).is_some());
+        assert!(problem(Ended::TimedOut, Some(0), &ran, limit).unwrap().contains("300 s"));
+    }
+
+    #[test]
+    fn the_machine_says_the_exit_code() {
+        assert_eq!(exit_code("exit 101"), Some(101));
+        assert_eq!(exit_code("kernel 6.1.0"), None);
+    }
+}
