@@ -138,7 +138,8 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> R
             None => reader.line(line),
         }
     })?;
-    let mut tally = reader.finish(exit == Some(0));
+    // A machine that gave no exit code is told of below.
+    let mut tally = reader.finish(exit.is_none_or(|code| code == 0));
     if let Some(problem) = problem(ended, exit, &tally, limit) {
         println!("vm: {problem}; the end of {}:", console.display());
         print_tail(console);
