@@ -1,1 +1,22 @@
-//! Under construction.
+//! The daemon of a host: documents in, chains in the kernel, status out.
+//!
+//! * [`engine`]: one plain thread owns the kernel and everything remembered, and takes messages.
+//! * [`http`] and [`watch`]: the socket and the watched document, on one other thread, which only
+//!   send messages.
+//! * [`host`]: the kernel as the engine sees it.
+//! * [`store`], [`state`], [`disk`], [`lock`]: what is kept on disk, whole or not at all.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod disk;
+pub mod engine;
+pub mod host;
+pub mod http;
+pub mod lock;
+pub mod logging;
+pub mod notify;
+pub mod problem;
+pub mod resolve;
+pub mod state;
+pub mod store;
+pub mod watch;

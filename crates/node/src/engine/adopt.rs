@@ -1,0 +1,153 @@
+//! The start: what runs is adopted, what was accepted before is done again.
+
+use super::apply::hooks;
+use super::{Engine, LastPlan, outcome};
+use crate::resolve::Origin;
+use crate::state::Edition;
+use pointsman_model::document::DocumentError;
+use pointsman_model::plan::{Note, Plan, Step};
+use pointsman_model::{Document, HookId};
+use pointsman_plan::Options;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+impl Engine {
+    /// Does what the accepted document says, with the objects it was accepted with. Where the
+    /// chains still run this changes nothing; after a reboot it attaches them.
+    pub(super) fn adopt(&mut self) {
+        let state = self.state.state();
+        let Some(edition) = state.current.clone() else {
+            tracing::info!("no document was accepted yet: what runs stays as it is");
+            return;
+        };
+        if state.drained {
+            tracing::warn!(generation = edition.generation, "the node is drained: nothing runs");
+            return;
+        }
+        if let Err(message) = self.carry_on(&edition) {
+            let pointer = String::new();
+            let source = format!("accepted generation {}", edition.generation);
+            self.refuse(&source, vec![DocumentError { pointer, message }]);
+        }
+    }
+
+    fn carry_on(&mut self, edition: &Edition) -> Result<(), String> {
+        let start = Instant::now();
+        let document = self.accepted_document(edition)?;
+        // Nothing is stored, so nothing can fail for want of space.
+        let resolved = self
+            .resolve(&document, Origin::Accepted(edition), false)
+            .map_err(|problem| problem.title)?;
+        let observed = self.observe().map_err(|problem| problem.title)?;
+        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        self.cache.prune(&resolved, true);
+        let (results, _) = self.carry_out(&plan, &resolved, start);
+        let failures = outcome::failures(&plan, &results);
+        let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
+        let refused: BTreeSet<_> = refusals.iter().filter_map(|r| r.hook.clone()).collect();
+        let wanted = hooks(&document);
+        tracing::info!(
+            generation = edition.generation,
+            hooks = wanted.len(),
+            steps = results.len(),
+            refusals = refusals.len(),
+            micros = start.elapsed().as_micros(),
+            "accepted document adopted"
+        );
+        for refusal in &refusals {
+            tracing::warn!(pointer = refusal.pointer, "refused: {}", refusal.message);
+        }
+        let mut next = self.state.state().clone();
+        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
+        let mut notes = plan.notes;
+        notes.extend(self.remember(next));
+        self.last = LastPlan { wanted, hooks: plan.hooks, refusals, notes };
+        for hook in refused {
+            self.return_to_last_good(&hook, edition);
+        }
+        Ok(())
+    }
+
+    /// Where the document in force is refused and nothing of ours runs, what ran there last is
+    /// better than nothing: the traffic of a host must not depend on when it was rebooted.
+    fn return_to_last_good(&mut self, hook: &HookId, current: &Edition) {
+        let Some(edition) = self.state.state().last_good(hook).cloned() else { return };
+        if edition == *current {
+            return;
+        }
+        let generation = edition.generation;
+        let message = match self.attach_last_good(hook, &edition) {
+            Ok(false) => return,
+            Ok(true) => format!(
+                "generation {generation} runs on {hook} again, the last one that could be carried \
+                 out there: what the document in force wants there is refused"
+            ),
+            Err(why) => format!(
+                "generation {generation}, the last one that could be carried out on {hook}, could \
+                 not be attached again either: {why}"
+            ),
+        };
+        tracing::warn!("{message}");
+        self.last.notes.push(Note { hook: Some(hook.clone()), program: None, message });
+    }
+
+    /// Attaches what `edition` wants on `hook`, and touches nothing else; `false`: a chain of ours
+    /// runs there already.
+    fn attach_last_good(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
+        let observed = self.observe().map_err(|problem| problem.title)?;
+        if observed.hooks.get(hook).is_some_and(|observed| observed.live().is_some()) {
+            return Ok(false);
+        }
+        let mut document = self.accepted_document(edition)?;
+        document.interfaces.retain(|interface, _| *interface == hook.interface);
+        let resolved = self
+            .resolve(&document, Origin::Accepted(edition), false)
+            .map_err(|problem| problem.title)?;
+        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        let plan = only(plan, hook);
+        if let Some(refusal) = plan.refusals.first() {
+            return Err(refusal.message.clone());
+        }
+        let (results, _) = self.carry_out(&plan, &resolved, Instant::now());
+        match outcome::failures(&plan, &results).first() {
+            Some(failure) => Err(failure.message.clone()),
+            None => Ok(true),
+        }
+    }
+
+    fn accepted_document(&self, edition: &Edition) -> Result<Document, String> {
+        let text = self.state.document(&edition.document).map_err(|error| error.to_string())?;
+        Document::parse(&text).map_err(|errors| match errors.first() {
+            Some(error) => format!("the accepted document is not valid any more: {error}"),
+            None => "the accepted document is not valid any more".to_owned(),
+        })
+    }
+}
+
+/// The part of a plan that concerns `hook`: its own steps, and its programs as far as they are not
+/// there yet. What other hooks use stays as they want it, and nothing is released.
+fn only(mut plan: Plan, hook: &HookId) -> Plan {
+    let builds = plan.steps.iter().filter_map(|step| match step {
+        Step::BuildChain(build) if build.chain.hook == *hook => Some(&build.spec.members),
+        _ => None,
+    });
+    let members: BTreeSet<_> =
+        builds.flatten().map(|m| (m.program.clone(), m.fingerprint.clone())).collect();
+    let prepared: BTreeSet<_> = (plan.steps.iter())
+        .filter_map(|step| match step {
+            Step::PrepareProgram(s) => Some((s.program.clone(), s.fingerprint.clone())),
+            _ => None,
+        })
+        .filter(|load| members.contains(load))
+        .collect();
+    plan.steps.retain(|step| match (step, step.program()) {
+        (Step::ReleaseProgram(_), _) => false,
+        (_, Some((program, fingerprint))) => {
+            prepared.contains(&(program.clone(), fingerprint.clone()))
+        }
+        (_, None) => step.hook() == Some(hook),
+    });
+    plan.refusals.retain(|refusal| refusal.hook.as_ref().is_none_or(|other| other == hook));
+    plan.hooks.retain(|diff| diff.hook == *hook);
+    plan
+}

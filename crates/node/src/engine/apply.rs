@@ -1,0 +1,275 @@
+//! One way through for every document: parse, guard, find and keep objects, look at programs,
+//! observe, plan, carry out, remember, report.
+
+use super::outcome;
+use super::{Engine, LastPlan, Request};
+use crate::host::{Kernel, KernelError, Objects};
+use crate::problem;
+use crate::resolve::{Origin, Resolved, Resolver};
+use crate::state::{Edition, State};
+use pointsman_model::api::{
+    ApplyReport, DrainReport, Problem, ProblemKind, StepOutcome, StepResult,
+};
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{HookChange, Note, Plan, Step};
+use pointsman_model::{Document, HookId, Sha256};
+use pointsman_plan::{self as plan, Host, Options, Wanted};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// A document on its way, with all that was found out before anything changes.
+struct Prepared {
+    document: Document,
+    digest: Sha256,
+    observed: Observed,
+    resolved: Resolved,
+    plan: Plan,
+}
+
+impl Engine {
+    /// What applying a document would do. Changes nothing.
+    pub(super) fn plan(&mut self, request: &Request) -> Result<Plan, Problem> {
+        let prepared = self.prepare(request, false)?;
+        self.cache.prune(&prepared.resolved, false);
+        Ok(prepared.plan)
+    }
+
+    /// Applies a document.
+    pub(super) fn apply(&mut self, request: &Request) -> Result<ApplyReport, Problem> {
+        let prepared = self.prepare(request, true)?;
+        let before = self.state.state().clone();
+        let edition = self.accept(request, &prepared)?;
+        let Prepared { document, observed, resolved, plan, .. } = prepared;
+        self.cache.prune(&resolved, true);
+        self.refused = None;
+
+        let (results, visible) = self.carry_out(&plan, &resolved, request.arrived);
+        let total = request.arrived.elapsed();
+
+        let wanted = hooks(&document);
+        let failures = outcome::failures(&plan, &results);
+        let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
+        let mut next = self.state.state().clone();
+        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), &edition);
+        let changed = next != before || !plan.steps.is_empty();
+        let mut notes = plan.notes.clone();
+        notes.extend(self.remember(next));
+        if changed {
+            self.collect(&observed);
+        }
+        self.last = LastPlan {
+            wanted: wanted.clone(),
+            hooks: plan.hooks.clone(),
+            refusals: refusals.clone(),
+            notes: notes.clone(),
+        };
+        Ok(ApplyReport {
+            outcome: outcome::outcome(&wanted, &plan, &results, &refusals),
+            plan: Plan { notes, ..plan },
+            results,
+            refusals,
+            visible_micros: micros(visible),
+            total_micros: micros(total),
+        })
+    }
+
+    /// Removes all that is ours.
+    pub(super) fn drain(&mut self) -> Result<DrainReport, Problem> {
+        let observed = self.observe()?;
+        let mut failures = Vec::new();
+        // First, so that a start after a crash does not attach again. An operator who breaks the
+        // glass on a host with a full disk must get what he asked for all the same.
+        let next = State { drained: true, last_good: Vec::new(), ..self.state.state().clone() };
+        if let Err(error) = self.state.set(next) {
+            failures.push(format!(
+                "the next start will attach the chains again: it could not be recorded that the \
+                 node is drained: {error}"
+            ));
+        }
+        let plan = plan::drain(&observed);
+        let (results, _) = self.carry_out(&plan, &Resolved::default(), Instant::now());
+        failures.extend(outcome::failures(&plan, &results).into_iter().map(|r| r.message));
+        self.last = LastPlan::default();
+        tracing::warn!(steps = results.len(), failures = failures.len(), "node drained");
+        for failure in &failures {
+            tracing::error!("drain: {failure}");
+        }
+        Ok(DrainReport { results, failures })
+    }
+
+    /// Everything up to the plan. `keep`: objects are put into the store.
+    fn prepare(&mut self, request: &Request, keep: bool) -> Result<Prepared, Problem> {
+        let document = Document::parse(&request.text).map_err(problem::invalid)?;
+        let digest = Sha256::of(&request.text);
+        let mut observed = self.observe()?;
+        self.guard(&document, &digest, &observed)?;
+        let resolved = self.resolve(&document, Origin::Sources, keep)?;
+        if resolved.inspected > 0 {
+            // The verifier may have taken seconds.
+            observed = self.observe()?;
+        }
+        let plan = self.make_plan(&document, &resolved, &observed, request.options);
+        Ok(Prepared { document, digest, observed, resolved, plan })
+    }
+
+    fn guard(
+        &self,
+        document: &Document,
+        digest: &Sha256,
+        observed: &Observed,
+    ) -> Result<(), Problem> {
+        let state = self.state.state();
+        let current = state.current.as_ref().map(|edition| plan::Current {
+            node: &edition.node,
+            generation: edition.generation,
+            digest: &edition.document,
+            drained: state.drained,
+        });
+        let live = observed.hooks.values().filter_map(|hook| hook.live());
+        let running = live.filter_map(|(_, chain)| chain.record.as_ref());
+        let programs = running.map(|record| record.spec.members.len()).sum();
+        plan::guard(current.as_ref(), document, digest, programs).map_err(problem::guarded)
+    }
+
+    pub(super) fn resolve(
+        &mut self,
+        document: &Document,
+        origin: Origin<'_>,
+        keep: bool,
+    ) -> Result<Resolved, Problem> {
+        let mut resolver = Resolver {
+            kernel: self.kernel.as_mut(),
+            store: &self.objects,
+            cache: &mut self.cache,
+            keep,
+        };
+        resolver.resolve(document, origin).map_err(|error| problem::storage(&error))
+    }
+
+    pub(super) fn make_plan(
+        &self,
+        document: &Document,
+        resolved: &Resolved,
+        observed: &Observed,
+        options: Options,
+    ) -> Plan {
+        let wanted =
+            Wanted { document, programs: &resolved.programs, facts: &resolved.facts };
+        plan::plan(&wanted, observed, self.kernel.caps(), options)
+    }
+
+    /// Makes the document the one in force, on disk, before anything visible changes: after a
+    /// crash the next start goes on with it.
+    fn accept(&mut self, request: &Request, prepared: &Prepared) -> Result<Edition, Problem> {
+        let Prepared { document, digest, resolved, plan, .. } = prepared;
+        let edition = Edition {
+            node: document.node.clone(),
+            generation: document.generation,
+            document: *digest,
+            objects: resolved.objects(),
+        };
+        let mut next = self.state.state().clone();
+        next.drained = false;
+        next.current = Some(edition.clone());
+        next.copied.extend(&resolved.stored);
+        let unchanged = |diff: &&pointsman_model::plan::HookDiff| {
+            diff.change == HookChange::Unchanged
+        };
+        let wanted = hooks(document);
+        let unchanged: BTreeSet<_> =
+            plan.hooks.iter().filter(unchanged).map(|diff| diff.hook.clone()).collect();
+        next.remember(&wanted, &(&unchanged & &wanted), &edition);
+        self.state.accept(&request.text, digest, next).map_err(|error| {
+            for hash in &resolved.stored {
+                // The error that matters is the one that ended it.
+                let _ = self.objects.remove(hash);
+            }
+            problem::storage(&error)
+        })?;
+        Ok(edition)
+    }
+
+    /// Carries a plan out; also tells when the last visible step ended, counted from `start`.
+    pub(super) fn carry_out(
+        &mut self,
+        plan: &Plan,
+        resolved: &Resolved,
+        start: Instant,
+    ) -> (Vec<StepResult>, Duration) {
+        let programs = resolved.by_fingerprint();
+        let store = &self.objects;
+        let read = |hash: &Sha256| store.read(hash).map_err(|error| error.to_string());
+        let objects = Objects { programs: &programs, read: &read };
+        let kernel = self.kernel.as_mut();
+        let mut host = KernelHost { kernel, objects, start, visible: Duration::ZERO };
+        let results = plan::carry_out(plan, &mut host, &mut || start.elapsed());
+        let visible = host.visible;
+        for (step, result) in plan.steps.iter().zip(&results) {
+            match &result.outcome {
+                StepOutcome::Done if step.is_visible() => {
+                    tracing::info!(micros = result.micros, "{step}");
+                }
+                StepOutcome::Done => tracing::debug!(micros = result.micros, "{step}"),
+                StepOutcome::Failed(why) => tracing::error!("{step} failed: {why}"),
+                StepOutcome::Skipped => tracing::warn!("{step} skipped"),
+            }
+        }
+        (results, visible)
+    }
+
+    /// Remembers what is known after a plan was carried out. It is carried out by now: a disk
+    /// that does not take it is worth a note and nothing more.
+    pub(super) fn remember(&mut self, next: State) -> Option<Note> {
+        let error = self.state.set(next).err()?;
+        tracing::error!(%error, "cannot remember what was carried out");
+        let message = format!(
+            "it could not be recorded which chains run now, so after a reboot a refused hook may \
+             get an older chain: {error}"
+        );
+        Some(Note { hook: None, program: None, message })
+    }
+
+    /// Removes documents and objects that nobody can ask for any more.
+    fn collect(&mut self, observed: &Observed) {
+        let chains = observed.hooks.values().flat_map(|hook| hook.chains.values());
+        let records = chains.filter_map(|chain| chain.record.as_ref());
+        let running = records.flat_map(|record| record.spec.members.iter().map(|m| m.object));
+        if let Err(error) = self.state.collect(&self.objects, &running.collect()) {
+            tracing::warn!(%error, "cannot remove what is not needed any more");
+        }
+    }
+
+    pub(super) fn observe(&mut self) -> Result<Observed, Problem> {
+        self.kernel.observe().map_err(|KernelError(why)| {
+            let title = format!("cannot observe the host: {why}; nothing was changed");
+            problem::plain(ProblemKind::Internal, 500, title)
+        })
+    }
+}
+
+/// The hooks of a document.
+pub(super) fn hooks(document: &Document) -> BTreeSet<HookId> {
+    let with_chain = document.interfaces.iter().filter(|(_, interface)| interface.xdp.is_some());
+    with_chain.map(|(name, _)| HookId::xdp(name.clone())).collect()
+}
+
+struct KernelHost<'a> {
+    kernel: &'a mut dyn Kernel,
+    objects: Objects<'a>,
+    start: Instant,
+    visible: Duration,
+}
+
+impl Host for KernelHost<'_> {
+    fn execute(&mut self, step: &Step) -> Result<(), String> {
+        self.kernel.execute(step, &self.objects)?;
+        if step.is_visible() {
+            self.visible = self.start.elapsed();
+        }
+        Ok(())
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,315 @@
+//! One plain thread owns the kernel and everything remembered, and takes messages.
+//!
+//! In: requests from the socket and word that the watched document was replaced. Out: a reply to
+//! each request. Nothing else touches the kernel, so there are no locks and no order of events
+//! but the order of messages.
+
+mod adopt;
+mod apply;
+mod outcome;
+mod status;
+
+use crate::host::Kernel;
+use crate::notify;
+use crate::problem;
+use crate::resolve::{FactsCache, MAX_OBJECT};
+use crate::state::{StateError, StateFile};
+use crate::store::Store;
+use crate::watch;
+use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
+use pointsman_model::plan::{HookDiff, Note, Plan, Refusal};
+use pointsman_model::status::{Counters, RefusedDocument, Status};
+use pointsman_model::{HookId, Sha256};
+use pointsman_plan::Options;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// Where a reply goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// What the engine is asked.
+#[derive(Debug)]
+pub enum Message {
+    /// What applying a document would do.
+    Plan(Request, Reply<Plan>),
+    /// Apply a document.
+    Apply(Request, Reply<ApplyReport>),
+    /// The watched document was replaced.
+    DocumentChanged,
+    /// The watched document is not watched any more, and why.
+    WatchLost(String),
+    /// How everything stands.
+    Status(Reply<Status>),
+    /// All counters.
+    Counters(Reply<Counters>),
+    /// Remove all that is ours.
+    Drain(Reply<DrainReport>),
+    /// What this host can do.
+    Doctor(Reply<Doctor>),
+    /// End. Everything stays attached.
+    Stop,
+}
+
+/// A document with what the operator allows.
+#[derive(Debug)]
+pub struct Request {
+    /// The document's bytes.
+    pub text: Vec<u8>,
+    /// What is allowed.
+    pub options: Options,
+    /// When the request arrived.
+    pub arrived: Instant,
+}
+
+/// Sends messages to the engine.
+#[derive(Debug, Clone)]
+pub struct Handle(mpsc::Sender<Message>);
+
+impl Handle {
+    /// A handle, and where its messages come out.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Asks and waits for the reply.
+    ///
+    /// # Errors
+    /// The engine's, or that there is no engine any more.
+    pub async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(message(reply));
+        answer.await.unwrap_or_else(|_| Err(problem::engine_gone()))
+    }
+
+    /// Tells and does not wait. An engine that is gone is noticed by who waits for its end.
+    pub fn tell(&self, message: Message) {
+        let _ = self.0.send(message);
+    }
+}
+
+/// The engine.
+pub struct Engine {
+    kernel: Box<dyn Kernel>,
+    objects: Store,
+    state: StateFile,
+    cache: FactsCache,
+    document: PathBuf,
+    state_dir: PathBuf,
+    started: Instant,
+    last: LastPlan,
+    refused: Option<RefusedDocument>,
+    watch_lost: Option<String>,
+}
+
+/// What came of the last plan, as far as status needs it.
+#[derive(Debug, Default)]
+struct LastPlan {
+    /// The hooks of the document in force.
+    wanted: BTreeSet<HookId>,
+    hooks: Vec<HookDiff>,
+    refusals: Vec<Refusal>,
+    notes: Vec<Note>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("document", &self.document).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens what is remembered in `state_dir`. Touches nothing in the kernel yet.
+    ///
+    /// # Errors
+    /// [`StateError`] naming the file.
+    pub fn open(
+        kernel: Box<dyn Kernel>,
+        state_dir: &Path,
+        document: &Path,
+    ) -> Result<Self, StateError> {
+        let state = StateFile::open(state_dir)?;
+        let objects = Store::open(&state_dir.join("objects"), MAX_OBJECT)?;
+        Ok(Self::with(kernel, state, objects, state_dir, document))
+    }
+
+    /// An engine over a state and a store that are open already.
+    #[must_use]
+    pub fn with(
+        kernel: Box<dyn Kernel>,
+        state: StateFile,
+        objects: Store,
+        state_dir: &Path,
+        document: &Path,
+    ) -> Self {
+        Self {
+            kernel,
+            objects,
+            state,
+            cache: FactsCache::default(),
+            document: document.to_owned(),
+            state_dir: state_dir.to_owned(),
+            started: Instant::now(),
+            last: LastPlan::default(),
+            refused: None,
+            watch_lost: None,
+        }
+    }
+
+    /// Adopts what runs, does what was accepted before and what the watched document says now,
+    /// calls `ready`, and then handles messages until it is told to stop.
+    pub fn run(mut self, messages: mpsc::Receiver<Message>, ready: impl FnOnce()) {
+        self.start();
+        ready();
+        self.notify();
+        for message in messages {
+            match message {
+                Message::Stop => return,
+                message => self.handle(message),
+            }
+        }
+    }
+
+    /// Adopts what runs, does what was accepted before, then what the watched document says now.
+    pub fn start(&mut self) {
+        self.adopt();
+        self.document_changed(true);
+    }
+
+    fn handle(&mut self, message: Message) {
+        // That nobody waits for a reply any more is not our concern.
+        match message {
+            Message::Plan(request, reply) => drop(reply.send(self.plan(&request))),
+            Message::Apply(request, reply) => {
+                drop(reply.send(self.apply_from(&request, "request")));
+                self.notify();
+            }
+            Message::DocumentChanged => {
+                self.document_changed(false);
+                self.notify();
+            }
+            Message::WatchLost(why) => {
+                tracing::error!("{why}");
+                self.watch_lost = Some(why);
+            }
+            Message::Status(reply) => drop(reply.send(self.status())),
+            Message::Counters(reply) => drop(reply.send(self.counters())),
+            Message::Drain(reply) => {
+                drop(reply.send(self.drain()));
+                self.notify();
+            }
+            Message::Doctor(reply) => drop(reply.send(Ok(self.doctor()))),
+            Message::Stop => {}
+        }
+    }
+
+    /// Reads and applies the watched document. `starting`: it may have been there all along.
+    fn document_changed(&mut self, starting: bool) {
+        let text = match watch::read(&self.document) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                let path = self.document.display();
+                tracing::info!(document = %path, "there is no watched document: nothing changes");
+                return;
+            }
+            Err(error) => return self.refuse(&self.document.display().to_string(), vec![error]),
+        };
+        let state = self.state.state();
+        let in_force = state.current.as_ref().map(|edition| edition.document);
+        // A start changes nothing by itself, and what was drained stays so until an operator asks
+        // for it or there is a new document; only a document that is put there again while the
+        // daemon runs asks for another look at its objects.
+        if (starting || state.drained) && in_force == Some(Sha256::of(&text)) {
+            self.refused = None;
+            if state.drained {
+                tracing::warn!(
+                    "the node is drained and its watched document is the one that was drained; \
+                     to attach it again use `pointsman apply {}`",
+                    self.document.display()
+                );
+            }
+            return;
+        }
+        let request = Request { text, options: Options::default(), arrived: Instant::now() };
+        // What came of it is in the log and in the status.
+        let _ = self.apply_from(&request, &self.document.display().to_string());
+    }
+
+    /// Applies a document and remembers why, if it is refused as a whole.
+    fn apply_from(&mut self, request: &Request, source: &str) -> Result<ApplyReport, Problem> {
+        let result = self.apply(request);
+        match &result {
+            Ok(report) => outcome::log(report, source),
+            Err(problem) => self.refuse(source, problem::document_errors(problem.clone())),
+        }
+        result
+    }
+
+    fn refuse(&mut self, source: &str, errors: Vec<pointsman_model::document::DocumentError>) {
+        for error in &errors {
+            tracing::error!(source, "document refused: {error}");
+        }
+        let source = source.to_owned();
+        self.refused = Some(RefusedDocument { source, at_unix_ms: unix_ms(), errors });
+    }
+
+    fn doctor(&mut self) -> Doctor {
+        let mut doctor = self.kernel.doctor();
+        doctor.checks.push(check_space(&self.state_dir));
+        doctor
+    }
+
+    /// Tells the service manager in one line how the node stands.
+    fn notify(&self) {
+        let state = self.state.state();
+        let line = match &state.current {
+            None => "no document yet".to_owned(),
+            Some(edition) if state.drained => format!("drained at generation {}", edition.generation),
+            Some(edition) => format!(
+                "generation {}: {} hooks, {} refusals",
+                edition.generation,
+                self.last.wanted.len(),
+                self.last.refusals.len()
+            ),
+        };
+        notify::status(&line);
+    }
+}
+
+/// Whether there is room for documents and objects.
+fn check_space(state_dir: &Path) -> Check {
+    const LITTLE: u64 = 64 << 20;
+    let path = state_dir.display();
+    let (health, found, consequence) = match rustix::fs::statvfs(state_dir) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let found = format!("{} MiB free at {path}", free >> 20);
+            match free {
+                ..=0 => (Health::Broken, found, "new documents are refused: free space there"),
+                1..LITTLE => (Health::Limited, found, "large objects may not fit: free space there"),
+                _ => (Health::Ok, found, "documents and objects are kept over a reboot"),
+            }
+        }
+        Err(errno) => {
+            let found = format!("cannot examine {path}: {errno}");
+            (Health::Broken, found, "new documents are refused: see that the directory is there")
+        }
+    };
+    Check {
+        name: "state directory".into(),
+        health,
+        found,
+        consequence: consequence.into(),
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,236 @@
+//! How everything stands: what is observed now, beside what the last plan wanted.
+
+use super::{Engine, unix_ms};
+use pointsman_model::api::Problem;
+use pointsman_model::observed::{Observed, ObservedHook, ObservedInterface};
+use pointsman_model::plan::{HookChange, Note, Refusal};
+use pointsman_model::status::{
+    Counters, ForeignProgram, HookCounters, HookState, HookStatus, MemberStatus, Status,
+};
+use pointsman_model::{HookId, InterfaceName};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Engine {
+    pub(super) fn status(&mut self) -> Result<Status, Problem> {
+        let observed = self.observe()?;
+        let mut notes = self.last.notes.clone();
+        let about_us = |message: &str| Note { hook: None, program: None, message: message.into() };
+        notes.extend(self.watch_lost.as_deref().map(about_us));
+        let hooks: BTreeSet<_> =
+            self.last.wanted.iter().chain(observed.hooks.keys()).cloned().collect();
+        let hooks =
+            hooks.into_iter().map(|hook| self.hook_status(hook, &observed, &mut notes)).collect();
+        let state = self.state.state();
+        let of_no_hook = self.last.refusals.iter().filter(|refusal| refusal.hook.is_none());
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            node: state.current.as_ref().map(|edition| edition.node.clone()),
+            generation: state.current.as_ref().map(|edition| edition.generation),
+            drained: state.drained,
+            document: self.document.display().to_string(),
+            refused_document: self.refused.clone(),
+            hooks,
+            foreign: foreign(&observed),
+            refusals: of_no_hook.cloned().collect(),
+            notes,
+        })
+    }
+
+    pub(super) fn counters(&mut self) -> Result<Counters, Problem> {
+        let observed = self.observe()?;
+        let at_unix_ms = unix_ms();
+        let live = observed.hooks.iter().filter(|(_, hook)| hook.live().is_some());
+        let mut hooks = Vec::new();
+        for (hook, _) in live {
+            match self.kernel.counters(hook) {
+                Ok(counters) => hooks.push(counters),
+                // One hook whose maps cannot be read must not hide all others.
+                Err(error) => tracing::warn!(%hook, "cannot read counters: {error}"),
+            }
+        }
+        Ok(Counters { at_unix_ms, hooks })
+    }
+
+    fn hook_status(
+        &mut self,
+        hook: HookId,
+        observed: &Observed,
+        notes: &mut Vec<Note>,
+    ) -> HookStatus {
+        let mut note = |message: String| {
+            notes.push(Note { hook: Some(hook.clone()), program: None, message });
+        };
+        let interface = observed.interfaces.get(&hook.interface);
+        let pins = observed.hooks.get(&hook);
+        let live = pins.and_then(ObservedHook::live);
+        let attached = interface.zip(pins).filter(|(i, pins)| runs_on(pins, i));
+        let record = live.and_then(|(_, chain)| chain.record.as_ref());
+        if live.is_some() && record.is_none() {
+            note(format!(
+                "the record of the chain on {hook} is unreadable, so its programs cannot be \
+                 listed; apply a document that changes it to build it anew"
+            ));
+        }
+        let counters = live.and_then(|_| match self.kernel.counters(&hook) {
+            Ok(counters) => Some(counters),
+            Err(error) => {
+                note(format!("cannot read the counters of {hook}: {error}"));
+                None
+            }
+        });
+        let fused = self.kernel.fused(&hook).unwrap_or_else(|error| {
+            note(format!("cannot read the program on {hook}: {error}"));
+            None
+        });
+        let diff = self.last.hooks.iter().find(|diff| diff.hook == hook);
+        let refusals: Vec<Refusal> = (self.last.refusals.iter())
+            .filter(|refusal| refusal.hook.as_ref() == Some(&hook))
+            .cloned()
+            .collect();
+        let wanted = diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
+        let state = match attached.and(live) {
+            None => HookState::Absent,
+            Some(_) if refusals.is_empty() && record.map(|r| &r.spec) == wanted => {
+                HookState::Running
+            }
+            Some(_) => HookState::Outdated,
+        };
+        if state == HookState::Absent && refusals.is_empty() && wanted.is_some() {
+            note(format!(
+                "the chain that was applied on {hook} does not run any more: something outside of \
+                 this daemon removed it or its interface; apply the document again"
+            ));
+        }
+        HookStatus {
+            interface_index: interface.map(|interface| interface.index),
+            state,
+            engine: diff.map(|diff| diff.engine.clone()).unwrap_or_default(),
+            mode: attached.and_then(|(i, _)| i.attached.as_ref()).map(|a| a.mode),
+            generation: record.map(|record| record.generation),
+            fused,
+            members: record.map_or_else(Vec::new, |r| self.members(r, counters.as_ref())),
+            passed_end: counters.map_or(0, |counters| counters.passed_end),
+            refusals,
+            hook,
+        }
+    }
+
+    fn members(
+        &self,
+        record: &pointsman_model::chain::ChainRecord,
+        counters: Option<&HookCounters>,
+    ) -> Vec<MemberStatus> {
+        let counted: BTreeMap<_, _> = counters
+            .into_iter()
+            .flat_map(|counters| &counters.programs)
+            .map(|program| (&program.program, program))
+            .collect();
+        let members = record.spec.members.iter();
+        members
+            .map(|member| {
+                let counted = counted.get(&member.program);
+                let maps = self.kernel.map_directory(&member.program, &member.fingerprint);
+                MemberStatus {
+                    program: member.program.clone(),
+                    entry: member.entry.clone(),
+                    priority: member.priority,
+                    chain_call_actions: member.chain_call_actions,
+                    enforce: member.enforce,
+                    form: member.form,
+                    tag: member.tag.clone(),
+                    object: member.object,
+                    source: member.source.clone(),
+                    fingerprint: member.fingerprint.clone(),
+                    maps: maps.display().to_string(),
+                    runs: counted.map_or(0, |counted| counted.runs),
+                    verdicts: counted.map(|counted| counted.verdicts).unwrap_or_default(),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Whether the program that is attached to `interface` is the one our link runs.
+fn runs_on(pins: &ObservedHook, interface: &ObservedInterface) -> bool {
+    match (&pins.link, &interface.attached) {
+        (Some(link), Some(attached)) => {
+            link.interface_index == interface.index && link.program_id == attached.program_id
+        }
+        _ => false,
+    }
+}
+
+/// The programs on interfaces that are not ours.
+fn foreign(observed: &Observed) -> Vec<ForeignProgram> {
+    let foreign = |(name, interface): (&InterfaceName, &ObservedInterface)| {
+        let pins = observed.hooks.get(&HookId::xdp(name.clone()));
+        let attachment = interface.attached.clone()?;
+        if pins.is_some_and(|pins| runs_on(pins, interface)) {
+            return None;
+        }
+        let owner = owner(attachment.name.as_deref()).to_owned();
+        Some(ForeignProgram { interface: name.clone(), attachment, owner })
+    };
+    observed.interfaces.iter().filter_map(foreign).collect()
+}
+
+/// Guesses by its name whose a program is. The kernel cuts names to 15 characters.
+fn owner(name: Option<&str>) -> &'static str {
+    const KNOWN: [(&str, &str); 7] = [
+        ("xdp_dispatcher", "libxdp or bpfman"),
+        ("xsk_def_", "libxdp (AF_XDP default program)"),
+        ("xdpfilt_", "xdp-filter (xdp-tools)"),
+        ("cil_xdp", "Cilium"),
+        ("balancer_ingres", "Katran"),
+        ("mtl_dp_filter", "MTL Manager"),
+        ("pointsman", "another Pointsman"),
+    ];
+    let Some(name) = name else { return "unknown" };
+    let known = KNOWN.iter().find(|(prefix, _)| name.starts_with(prefix));
+    known.map_or("unknown", |(_, owner)| owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_model::observed::{AttachMode, Attachment, ObservedLink};
+
+    fn interface(program_id: Option<u32>) -> ObservedInterface {
+        let attached = program_id.map(|program_id| Attachment {
+            program_id,
+            name: Some("xdp_dispatcher".into()),
+            mode: AttachMode::Skb,
+        });
+        ObservedInterface { index: 3, native_xdp: None, loopback: false, mtu: 1500, attached }
+    }
+
+    #[test]
+    fn only_what_our_link_runs_is_ours() {
+        let name = |text: &str| InterfaceName::new(text).unwrap();
+        let link = |program_id, interface_index| ObservedHook {
+            link: Some(ObservedLink { program_id, interface_index }),
+            ..ObservedHook::default()
+        };
+        let mut observed = Observed::default();
+        for (text, program) in [("ours", Some(7)), ("drift", Some(8)), ("none", None)] {
+            observed.interfaces.insert(name(text), interface(program));
+            observed.hooks.insert(HookId::xdp(name(text)), link(7, 3));
+        }
+        observed.interfaces.insert(name("moved"), interface(Some(7)));
+        observed.hooks.insert(HookId::xdp(name("moved")), link(7, 9));
+        observed.interfaces.insert(name("other"), interface(Some(9)));
+        let found: Vec<_> =
+            foreign(&observed).into_iter().map(|f| f.interface.to_string()).collect();
+        assert_eq!(found, ["drift", "moved", "other"]);
+    }
+
+    #[test]
+    fn owners_are_guessed_by_name_and_never_made_up() {
+        assert_eq!(owner(Some("xdp_dispatcher")), "libxdp or bpfman");
+        assert_eq!(owner(Some("xsk_def_xdp_pro")), "libxdp (AF_XDP default program)");
+        assert_eq!(owner(Some("my_filter")), "unknown");
+        assert_eq!(owner(None), "unknown");
+    }
+}

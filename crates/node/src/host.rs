@@ -1,0 +1,82 @@
+//! The kernel as the engine sees it.
+
+use pointsman_model::api::Doctor;
+use pointsman_model::document::Builtin;
+use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{ResolvedProgram, Step};
+use pointsman_model::status::{FusedProgram, HookCounters};
+use pointsman_model::{Fingerprint, HookId, ProgramName, Sha256};
+use pointsman_plan as plan;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The host's kernel as the engine sees it. Implemented over pointsman-bpf, and over the
+/// simulator in tests.
+pub trait Kernel: Send {
+    /// What this kernel can do, probed once.
+    fn caps(&self) -> &plan::Caps;
+
+    /// What is there: our pins, and the interfaces of the network namespace.
+    ///
+    /// # Errors
+    /// [`KernelError`] naming what could not be read.
+    fn observe(&mut self) -> Result<Observed, KernelError>;
+
+    /// Opens a program, sets its globals, checks its map entries, loads it alone and discards it.
+    ///
+    /// # Errors
+    /// [`ProgramProblem`]: what is wrong with the program, with the verifier's log.
+    fn inspect(
+        &mut self,
+        program: &ResolvedProgram,
+        object: &[u8],
+    ) -> Result<ProgramFacts, ProgramProblem>;
+
+    /// Carries out one step.
+    ///
+    /// # Errors
+    /// One line that names the thing; what the step was to change is as before.
+    fn execute(&mut self, step: &Step, objects: &Objects<'_>) -> Result<(), String>;
+
+    /// The counters of a hook with a live chain.
+    ///
+    /// # Errors
+    /// [`KernelError`] naming the hook.
+    fn counters(&mut self, hook: &HookId) -> Result<HookCounters, KernelError>;
+
+    /// The program that runs on a hook; `None`: no chain of ours is live there.
+    ///
+    /// # Errors
+    /// [`KernelError`] naming the hook.
+    fn fused(&mut self, hook: &HookId) -> Result<Option<FusedProgram>, KernelError>;
+
+    /// The object of a program that comes with Pointsman.
+    fn builtin(&self, builtin: Builtin) -> &'static [u8];
+
+    /// The directory of a program's pinned maps.
+    fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf;
+
+    /// What this host can do and why not.
+    fn doctor(&mut self) -> Doctor;
+}
+
+/// What steps refer to by name: programs as resolved for this plan, and their objects' bytes.
+pub struct Objects<'a> {
+    /// The programs.
+    pub programs: &'a BTreeMap<(ProgramName, Fingerprint), ResolvedProgram>,
+    /// Reads an object; its bytes have the hash that was asked for.
+    pub read: &'a dyn Fn(&Sha256) -> Result<Vec<u8>, String>,
+}
+
+impl fmt::Debug for Objects<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").field("programs", &self.programs.keys()).finish_non_exhaustive()
+    }
+}
+
+/// The kernel did not tell or do what it should. The message names the thing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct KernelError(pub String);

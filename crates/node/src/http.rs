@@ -1,0 +1,260 @@
+//! The node's API: HTTP and JSON over a Unix socket.
+
+use crate::engine::{Handle, Message, Request};
+use crate::problem;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
+use pointsman_model::document::MAX_BYTES;
+use pointsman_model::plan::Plan;
+use pointsman_model::status::{Counters, Status};
+use pointsman_plan::Options;
+use serde::{Deserialize, Serialize};
+use std::fs::Permissions;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Instant;
+use utoipa::{IntoParams, OpenApi};
+
+/// Listens on `socket`. What lies there is removed first: the caller holds the lock of its
+/// directory, so it belongs to a daemon that is gone.
+///
+/// # Errors
+/// What the kernel said.
+pub fn listen(socket: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Root and the group of the file: an operator gives the socket to a group with chgrp or by
+    // the group of the run directory (setgid).
+    std::fs::set_permissions(socket, Permissions::from_mode(0o660))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves the API until `stop` is ready and the requests under way are answered. Runs on a tokio
+/// runtime.
+///
+/// # Errors
+/// What the kernel said about the listener.
+pub async fn serve(
+    listener: UnixListener,
+    engine: Handle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    axum::serve(listener, router(engine)).with_graceful_shutdown(stop).await
+}
+
+/// The routes.
+pub fn router(engine: Handle) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/counters", get(counters))
+        .route("/v1/plan", post(plan))
+        .route("/v1/document", put(document))
+        .route("/v1/drain", post(drain))
+        .route("/v1/doctor", get(doctor))
+        .route("/v1/openapi.json", get(openapi))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(engine)
+}
+
+/// The OpenAPI description of the API, as JSON that ends with a newline.
+#[must_use]
+pub fn openapi_json() -> String {
+    let api = Api::openapi();
+    let mut text =
+        serde_json::to_string_pretty(&api).expect("invariant: the description is plain JSON");
+    text.push('\n');
+    text
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Pointsman node",
+        description = "What one host runs, and how to change it. Served on a Unix socket."
+    ),
+    paths(status, counters, plan, document, drain, doctor)
+)]
+struct Api;
+
+/// What an operator allows.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Allow {
+    /// Whether a hook may be without a chain for a moment where there is no other way.
+    allow_gap: bool,
+}
+
+/// How the node stands.
+#[utoipa::path(get, path = "/v1/status", responses(
+    (status = 200, body = Status),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn status(State(engine): State<Handle>) -> Result<Answer<Status>, Failure> {
+    Ok(Answer(engine.ask(Message::Status).await?))
+}
+
+/// The counters of all hooks.
+#[utoipa::path(get, path = "/v1/counters", responses(
+    (status = 200, body = Counters),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn counters(State(engine): State<Handle>) -> Result<Answer<Counters>, Failure> {
+    Ok(Answer(engine.ask(Message::Counters).await?))
+}
+
+/// What applying a document would do. Changes nothing.
+#[utoipa::path(post, path = "/v1/plan", params(Allow),
+    request_body(content = String, content_type = "application/json",
+        description = "A node document; `pointsman schema` prints its JSON Schema."),
+    responses(
+        (status = 200, body = Plan),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn plan(
+    State(engine): State<Handle>,
+    allow: Result<Query<Allow>, QueryRejection>,
+    body: Body,
+) -> Result<Answer<Plan>, Failure> {
+    let request = request(allow, body).await?;
+    Ok(Answer(engine.ask(|reply| Message::Plan(request, reply)).await?))
+}
+
+/// Applies a document.
+#[utoipa::path(put, path = "/v1/document", params(Allow),
+    request_body(content = String, content_type = "application/json",
+        description = "A node document; `pointsman schema` prints its JSON Schema."),
+    responses(
+        (status = 200, body = ApplyReport),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
+        (status = 507, body = Problem, content_type = "application/problem+json"),
+))]
+async fn document(
+    State(engine): State<Handle>,
+    allow: Result<Query<Allow>, QueryRejection>,
+    body: Body,
+) -> Result<Answer<ApplyReport>, Failure> {
+    let request = request(allow, body).await?;
+    Ok(Answer(engine.ask(|reply| Message::Apply(request, reply)).await?))
+}
+
+/// Removes all that is ours from the host. A restart does not attach it again; applying a
+/// document does.
+#[utoipa::path(post, path = "/v1/drain", responses(
+    (status = 200, body = DrainReport),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn drain(State(engine): State<Handle>) -> Result<Answer<DrainReport>, Failure> {
+    Ok(Answer(engine.ask(Message::Drain).await?))
+}
+
+/// What this host can do and why not.
+#[utoipa::path(get, path = "/v1/doctor", responses(
+    (status = 200, body = Doctor),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn doctor(State(engine): State<Handle>) -> Result<Answer<Doctor>, Failure> {
+    Ok(Answer(engine.ask(Message::Doctor).await?))
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, JSON)], openapi_json()).into_response()
+}
+
+async fn not_found(uri: axum::http::Uri) -> Failure {
+    let title = format!("there is no {}; GET /v1/openapi.json lists what there is", uri.path());
+    Failure(problem::plain(ProblemKind::NotFound, 404, title))
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+    let title = format!(
+        "{method} is not for {}; GET /v1/openapi.json lists what is",
+        uri.path()
+    );
+    Failure(problem::plain(ProblemKind::BadRequest, 405, title))
+}
+
+/// Reads a request's document. Time counts from here: the head of the request has just arrived.
+async fn request(
+    allow: Result<Query<Allow>, QueryRejection>,
+    body: Body,
+) -> Result<Request, Failure> {
+    let arrived = Instant::now();
+    let Query(allow) = allow.map_err(|rejection| {
+        let title = format!(
+            "the query is not understood: {}; expected allow_gap=true or allow_gap=false",
+            rejection.body_text()
+        );
+        Failure(problem::plain(ProblemKind::BadRequest, 400, title))
+    })?;
+    let text = read_body(body).await?;
+    let options = Options { allow_gap: allow.allow_gap };
+    Ok(Request { text: text.into(), options, arrived })
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Failure> {
+    axum::body::to_bytes(body, MAX_BYTES).await.map_err(|error| {
+        // The only way to tell an oversized body from a broken connection, whose reply nobody
+        // reads anyway.
+        tracing::debug!(%error, "cannot read a request's body");
+        let title = format!(
+            "the document is larger than the limit of {MAX_BYTES} bytes; put objects into the \
+             store and name them by sha256"
+        );
+        Failure(problem::plain(ProblemKind::TooLarge, 413, title))
+    })
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+struct Answer<T>(T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        json(StatusCode::OK, JSON, &self.0)
+    }
+}
+
+struct Failure(Problem);
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json(status, PROBLEM_JSON, &self.0)
+    }
+}
+
+fn json(status: StatusCode, content_type: HeaderValue, value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value)
+        .expect("invariant: the API's types have string keys and write without errors");
+    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+}

@@ -1,0 +1,127 @@
+//! One daemon per run directory, state directory and bpffs directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Held as long as the daemon lives; the kernel lets go of it however the daemon ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// The directory is not ours to use.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another daemon holds it.
+    #[error(
+        "{} is in use by {}; stop it, or start this one with a {option} of its own",
+        directory.display(), holder(*pid)
+    )]
+    Held {
+        /// The directory.
+        directory: PathBuf,
+        /// The daemon that holds it, where it is known.
+        pid: Option<u32>,
+        /// The option that names the directory.
+        option: &'static str,
+    },
+    /// The lock could not be taken for another reason.
+    #[error("cannot lock {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or("another pointsman-node".into(), |pid| format!("pointsman-node, pid {pid}"))
+}
+
+impl Lock {
+    /// Takes `directory`, which must exist, and writes our pid into its lock file.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] names the process that has it.
+    pub fn take(directory: &Path, option: &'static str) -> Result<Self, LockError> {
+        let path = directory.join("lock");
+        let io = |source| LockError::Io { path: path.clone(), source };
+        // Not truncated: until we hold it, the pid in it is another's.
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Held {
+                    directory: directory.to_owned(),
+                    pid: read_pid(&mut file),
+                    option,
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let pid = format!("{}\n", std::process::id());
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(pid.as_bytes()))
+            .map_err(io)?;
+        Ok(Self { _file: file })
+    }
+
+    /// Takes a directory in which no file can be made, such as one on bpffs.
+    ///
+    /// # Errors
+    /// [`LockError`], which cannot name the process.
+    pub fn take_bare(directory: &Path, option: &'static str) -> Result<Self, LockError> {
+        let io = |source| LockError::Io { path: directory.to_owned(), source };
+        let file = File::open(directory).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(LockError::Held { directory: directory.to_owned(), pid: None, option })
+            }
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+}
+
+/// A daemon that has just taken the lock may not have written its pid yet.
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(20).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_told_who_has_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Lock::take(directory.path(), "--run-dir").unwrap();
+        let text = Lock::take(directory.path(), "--run-dir").unwrap_err().to_string();
+        assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
+        assert!(text.contains("--run-dir"), "{text}");
+        drop(first);
+        Lock::take(directory.path(), "--run-dir").unwrap();
+    }
+
+    #[test]
+    fn a_bare_directory_is_held_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = Lock::take_bare(directory.path(), "--bpffs").unwrap();
+        let error = Lock::take_bare(directory.path(), "--bpffs").unwrap_err();
+        assert!(matches!(error, LockError::Held { pid: None, .. }), "{error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Errors as the API tells them.
+
+use crate::disk::StorageError;
+use crate::host::KernelError;
+use pointsman_model::api::{Problem, ProblemKind};
+use pointsman_model::document::DocumentError;
+
+/// A document that cannot be read as one.
+#[must_use]
+pub fn invalid(errors: Vec<DocumentError>) -> Problem {
+    let title = match errors.len() {
+        1 => "the document is not valid; nothing was changed".to_owned(),
+        n => format!("the document is not valid ({n} errors); nothing was changed"),
+    };
+    Problem { errors, ..plain(ProblemKind::InvalidDocument, 422, title) }
+}
+
+/// A valid document that must not be applied.
+#[must_use]
+pub fn guarded(error: DocumentError) -> Problem {
+    let title = "the document is not applied; nothing was changed".to_owned();
+    Problem { errors: vec![error], ..plain(ProblemKind::GuardedDocument, 422, title) }
+}
+
+/// The disk did not take what must be on it before anything changes.
+#[must_use]
+pub fn storage(error: &StorageError) -> Problem {
+    plain(ProblemKind::Storage, 507, format!("{error}; nothing was changed"))
+}
+
+/// The kernel did not tell what must be known.
+#[must_use]
+pub fn kernel(error: &KernelError) -> Problem {
+    plain(ProblemKind::Internal, 500, error.to_string())
+}
+
+/// The engine does not answer.
+#[must_use]
+pub fn engine_gone() -> Problem {
+    let title = "the engine has stopped; running chains stay as they are. The daemon ends now: see \
+                 its log, and start it again";
+    plain(ProblemKind::Internal, 500, title.to_owned())
+}
+
+/// A problem without errors in a document.
+#[must_use]
+pub fn plain(kind: ProblemKind, status: u16, title: String) -> Problem {
+    Problem { kind, status, title, errors: Vec::new() }
+}
+
+/// A problem as errors of a document, for the status.
+#[must_use]
+pub fn document_errors(problem: Problem) -> Vec<DocumentError> {
+    if problem.errors.is_empty() {
+        return vec![DocumentError { pointer: String::new(), message: problem.title }];
+    }
+    problem.errors
+}

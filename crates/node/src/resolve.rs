@@ -1,0 +1,286 @@
+//! From a document's programs to objects with known facts.
+//!
+//! Everything a plan needs is found, kept on disk and looked at here, before the first visible
+//! change. What is wrong with one program is that program's [`ProgramProblem`]; only a disk that
+//! does not take an object ends the whole.
+
+use crate::disk::StorageError;
+use crate::host::Kernel;
+use crate::state::{Edition, StoredObject};
+use crate::store::{Store, read_regular};
+use pointsman_model::document::{Builtin, Document, ObjectSource, ProgramSpec};
+use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::plan::{ResolvedProgram, entries_digest};
+use pointsman_model::{Fingerprint, ProgramName, Sha256};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// The largest object, in bytes.
+pub const MAX_OBJECT: usize = 16 << 20;
+
+/// Where objects come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// From where the document says: an apply.
+    Sources,
+    /// From the store, as they were when the document was accepted: a start. A file that was
+    /// recompiled since does not change what runs.
+    Accepted(&'a Edition),
+}
+
+/// Finds objects and looks at programs.
+#[derive(Debug)]
+pub struct Resolver<'a, K: ?Sized> {
+    /// Looks at programs.
+    pub kernel: &'a mut K,
+    /// Keeps objects.
+    pub store: &'a Store,
+    /// What is known from earlier.
+    pub cache: &'a mut FactsCache,
+    /// Whether objects are put into the store: not for a plan, which changes nothing.
+    pub keep: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// Per program of some chain.
+    pub programs: BTreeMap<ProgramName, Result<ResolvedProgram, ProgramProblem>>,
+    /// What is known of them.
+    pub facts: BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
+    /// Objects that were not in the store before.
+    pub stored: Vec<Sha256>,
+    /// How many programs had to be loaded to look at them.
+    pub inspected: usize,
+    /// What of the cache was needed.
+    used: BTreeSet<CacheKey>,
+}
+
+/// A program alone: its fingerprint, and a digest of its map entries, which are checked with it.
+type CacheKey = (Fingerprint, Sha256);
+
+/// What is known of programs from earlier, so that nothing is loaded twice. Refusals are not
+/// kept: their cause may lie outside the object.
+#[derive(Debug, Default)]
+pub struct FactsCache {
+    facts: BTreeMap<CacheKey, ProgramFacts>,
+    builtins: BTreeMap<Builtin, Sha256>,
+    /// Of the document in force.
+    accepted: BTreeSet<CacheKey>,
+}
+
+impl FactsCache {
+    /// Forgets what neither the document in force nor `resolved` needs; `accepted` makes
+    /// `resolved` the document in force.
+    pub fn prune(&mut self, resolved: &Resolved, accepted: bool) {
+        if accepted {
+            self.accepted.clone_from(&resolved.used);
+        }
+        let (in_force, used) = (&self.accepted, &resolved.used);
+        self.facts.retain(|key, _| in_force.contains(key) || used.contains(key));
+    }
+}
+
+impl Resolved {
+    /// The objects by program, as they are remembered.
+    #[must_use]
+    pub fn objects(&self) -> BTreeMap<ProgramName, StoredObject> {
+        let found = self.programs.iter().filter_map(|(name, program)| {
+            let program = program.as_ref().ok()?;
+            let source = program.source.clone();
+            Some((name.clone(), StoredObject { sha256: program.object, source }))
+        });
+        found.collect()
+    }
+
+    /// The programs by what steps call them.
+    #[must_use]
+    pub fn by_fingerprint(&self) -> BTreeMap<(ProgramName, Fingerprint), ResolvedProgram> {
+        let found = self.programs.iter().filter_map(|(name, program)| {
+            let program = program.as_ref().ok()?;
+            Some(((name.clone(), program.fingerprint()), program.clone()))
+        });
+        found.collect()
+    }
+}
+
+impl<K: Kernel + ?Sized> Resolver<'_, K> {
+    /// Resolves every program that some chain of `document` uses.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then the store is as it was.
+    pub fn resolve(
+        &mut self,
+        document: &Document,
+        origin: Origin<'_>,
+    ) -> Result<Resolved, StorageError> {
+        let mut resolved = Resolved::default();
+        for name in used_programs(document) {
+            let spec = &document.programs[name];
+            match self.program(name, spec, origin, &mut resolved) {
+                Ok(program) => {
+                    resolved.programs.insert(name.clone(), program);
+                }
+                Err(error) => {
+                    for hash in &resolved.stored {
+                        // The error that matters is the one that ended it.
+                        let _ = self.store.remove(hash);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(resolved)
+    }
+
+    fn program(
+        &mut self,
+        name: &ProgramName,
+        spec: &ProgramSpec,
+        origin: Origin<'_>,
+        resolved: &mut Resolved,
+    ) -> Result<Result<ResolvedProgram, ProgramProblem>, StorageError> {
+        let found = match origin {
+            Origin::Sources => self.find(name, &spec.object),
+            Origin::Accepted(edition) => self.recall(name, edition),
+        };
+        let (hash, bytes, source) = match found {
+            Ok(found) => found,
+            Err(message) => return Ok(Err(ProgramProblem { message, log: None })),
+        };
+        if self.keep
+            && let Some(bytes) = &bytes
+            && !self.store.contains(&hash)
+        {
+            self.store.put(&hash, bytes)?;
+            resolved.stored.push(hash);
+        }
+        let program = ResolvedProgram {
+            object: hash,
+            source,
+            entry: spec.entry.clone(),
+            globals: spec.globals.clone(),
+            maps: spec.maps.clone(),
+        };
+        Ok(self.look_at(name, &program, bytes, resolved).map(|()| program))
+    }
+
+    /// Adds the program's facts to `resolved`.
+    fn look_at(
+        &mut self,
+        name: &ProgramName,
+        program: &ResolvedProgram,
+        bytes: Option<Cow<'_, [u8]>>,
+        resolved: &mut Resolved,
+    ) -> Result<(), ProgramProblem> {
+        let fingerprint = program.fingerprint();
+        let key = (fingerprint.clone(), maps_digest(program));
+        let facts = match self.cache.facts.get(&key) {
+            Some(facts) => facts.clone(),
+            None => {
+                let bytes = match bytes {
+                    Some(bytes) => bytes,
+                    None => Cow::Owned(self.store.read(&program.object).map_err(|error| {
+                        let message = format!("program {name}: {error}");
+                        ProgramProblem { message, log: None }
+                    })?),
+                };
+                resolved.inspected += 1;
+                let facts = self.kernel.inspect(program, &bytes)?;
+                self.cache.facts.insert(key.clone(), facts.clone());
+                facts
+            }
+        };
+        resolved.used.insert(key);
+        // The entry is known now, and only what is usable comes this far: a program of the same
+        // fingerprint whose map entries are wrong has its problem under its own name.
+        resolved.facts.insert(fingerprint, Ok(facts));
+        Ok(())
+    }
+
+    /// Finds an object where the document says.
+    fn find<'s>(
+        &mut self,
+        name: &ProgramName,
+        object: &'s ObjectSource,
+    ) -> Result<(Sha256, Option<Cow<'s, [u8]>>, String), String> {
+        let source = object.to_string();
+        match object {
+            ObjectSource::Path(path, expected) => {
+                let bytes = read_regular(path, MAX_OBJECT).map_err(|error| {
+                    format!("program {name}: cannot read object {}: {error}", path.display())
+                })?;
+                let hash = Sha256::of(&bytes);
+                if let Some(expected) = expected
+                    && *expected != hash
+                {
+                    return Err(format!(
+                        "program {name}: the sha256 of object {} is {hash}, and the document \
+                         expects {expected}",
+                        path.display()
+                    ));
+                }
+                Ok((hash, Some(Cow::Owned(bytes)), source))
+            }
+            ObjectSource::Inline(bytes) => {
+                Ok((Sha256::of(bytes), Some(Cow::Borrowed(bytes)), source))
+            }
+            ObjectSource::Builtin(builtin) => {
+                let bytes = self.kernel.builtin(*builtin);
+                let hash =
+                    *self.cache.builtins.entry(*builtin).or_insert_with(|| Sha256::of(bytes));
+                Ok((hash, Some(Cow::Borrowed(bytes)), source))
+            }
+            ObjectSource::Stored(hash) if self.store.contains(hash) => Ok((*hash, None, source)),
+            ObjectSource::Stored(hash) => Err(format!(
+                "program {name}: sha256:{hash} is not in the store; copy the object to {}",
+                self.store.path(hash).display()
+            )),
+            ObjectSource::Url(_, hash) if self.store.contains(hash) => Ok((*hash, None, source)),
+            ObjectSource::Url(url, hash) => Err(format!(
+                "program {name}: the courier has not fetched {url} yet; start it, or copy the \
+                 object to {}",
+                self.store.path(hash).display()
+            )),
+        }
+    }
+
+    /// Finds the object that a program had when its document was accepted.
+    fn recall(
+        &self,
+        name: &ProgramName,
+        edition: &Edition,
+    ) -> Result<(Sha256, Option<Cow<'static, [u8]>>, String), String> {
+        let Some(object) = edition.objects.get(name) else {
+            return Err(format!(
+                "program {name}: its object could not be had or used when generation {} was \
+                 accepted; apply the document again",
+                edition.generation
+            ));
+        };
+        if !self.store.contains(&object.sha256) {
+            return Err(format!(
+                "program {name}: object sha256:{} ({}) is no longer in the store; apply the \
+                 document again",
+                object.sha256, object.source
+            ));
+        }
+        Ok((object.sha256, None, object.source.clone()))
+    }
+}
+
+/// The programs that some chain uses.
+fn used_programs(document: &Document) -> BTreeSet<&ProgramName> {
+    let chains = document.interfaces.values().filter_map(|interface| interface.xdp.as_ref());
+    chains.flat_map(|xdp| xdp.chain.iter().map(|entry| &entry.program)).collect()
+}
+
+fn maps_digest(program: &ResolvedProgram) -> Sha256 {
+    let mut lines = String::new();
+    for (map, entries) in &program.maps {
+        writeln!(lines, "{map}\t{}", entries_digest(entries))
+            .expect("invariant: writing to a string cannot fail");
+    }
+    Sha256::of(lines.as_bytes())
+}

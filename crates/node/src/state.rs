@@ -1,0 +1,340 @@
+//! What the daemon remembers over its own end and over a reboot.
+//!
+//! The kernel's pins say what runs; this says what was *asked for*: the document in force, and per
+//! hook the last document that was carried out there. A reboot takes the pins, and then these are
+//! the only way back to what ran before.
+
+use crate::disk::{self, CreateAside, Disk, StorageError, failed};
+use crate::store::{ReadError, Store};
+use pointsman_model::{HookId, NodeName, ProgramName, Sha256};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::io;
+
+/// The format this version writes.
+const FORMAT: u32 = 1;
+
+/// The largest state file that is read, in bytes: thousands of hooks.
+const MAX_STATE: usize = 64 << 20;
+
+/// What is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The format of this file.
+    format: u32,
+    /// Whether the node was drained: the document in force is not to be carried out.
+    pub drained: bool,
+    /// The document in force.
+    pub current: Option<Edition>,
+    /// Per hook the last edition that was carried out there.
+    pub last_good: Vec<LastGood>,
+    /// Objects that were copied into the store from documents and their paths. Only these are
+    /// ever removed again.
+    pub copied: BTreeSet<Sha256>,
+}
+
+/// One document with the objects it was resolved to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edition {
+    /// The host it is for.
+    pub node: NodeName,
+    /// Its generation.
+    pub generation: u64,
+    /// The hash of its text.
+    pub document: Sha256,
+    /// Per program of some chain the object that was found for it.
+    pub objects: BTreeMap<ProgramName, StoredObject>,
+}
+
+/// An object in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredObject {
+    /// Its hash.
+    pub sha256: Sha256,
+    /// Where it came from, for people.
+    pub source: String,
+}
+
+/// The last edition that was carried out on a hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastGood {
+    /// The hook.
+    pub hook: HookId,
+    /// The edition.
+    pub edition: Edition,
+}
+
+/// The state and where it is kept.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    disk: Disk,
+    documents: Store,
+    state: State,
+}
+
+/// The state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It could not be read or its directories could not be made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It is not what this version writes.
+    #[error(
+        "{} cannot be used: {why}; running chains stay as they are. Move the file away to start \
+         without it, then apply the node's document", path.display()
+    )]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl StateFile {
+    /// Reads the state from `directory`, or starts with none where there is none.
+    ///
+    /// # Errors
+    /// [`StateError`]: the daemon must not go on as if nothing had been accepted before, because
+    /// then an old document would pass for a new one.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        disk::create_directory(directory)?;
+        disk::sweep(directory)?;
+        let documents =
+            Store::open(&directory.join("documents"), pointsman_model::document::MAX_BYTES)?;
+        let path = directory.join("accepted.json");
+        let state = match crate::store::read_regular(&path, MAX_STATE) {
+            Ok(bytes) => parse(&bytes)
+                .map_err(|why| StateError::Unusable { path: path.clone(), why })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
+            Err(error) => return Err(failed("read", &path)(error).into()),
+        };
+        Ok(Self { path, disk: Disk::default(), documents, state })
+    }
+
+    /// The state with its files created by `create`, so that a test can fill the disk.
+    #[must_use]
+    pub fn created_by(mut self, create: CreateAside) -> Self {
+        self.disk = Disk::with(create);
+        self.documents = self.documents.created_by(create);
+        self
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The text of an accepted document.
+    ///
+    /// # Errors
+    /// [`ReadError`]: missing or damaged.
+    pub fn document(&self, hash: &Sha256) -> Result<Vec<u8>, ReadError> {
+        self.documents.read(hash)
+    }
+
+    /// Remembers `next`; writes nothing if that is what is remembered already.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then what is remembered is as before, on disk and here.
+    pub fn set(&mut self, mut next: State) -> Result<(), StorageError> {
+        next.format = FORMAT;
+        if next == self.state {
+            return Ok(());
+        }
+        let text = serde_json::to_vec_pretty(&next)
+            .expect("invariant: the state has string keys and no floats");
+        self.disk.replace(&self.path, &text)?;
+        self.state = next;
+        Ok(())
+    }
+
+    /// Remembers `next`, whose current edition has this text.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then everything is as before.
+    pub fn accept(&mut self, text: &[u8], hash: &Sha256, next: State) -> Result<(), StorageError> {
+        let new = !self.documents.contains(hash);
+        if new {
+            self.documents.put(hash, text)?;
+        }
+        let set = self.set(next);
+        if set.is_err() && new {
+            // The error that matters is the first one; a leftover is collected later.
+            let _ = self.documents.remove(hash);
+        }
+        set
+    }
+
+    /// Removes the texts of documents and, from `objects`, the copied objects that nobody can ask
+    /// for any more. `running` are the objects of chains in the kernel.
+    ///
+    /// # Errors
+    /// [`StorageError`] of the first file that could not be removed.
+    pub fn collect(
+        &mut self,
+        objects: &Store,
+        running: &BTreeSet<Sha256>,
+    ) -> Result<(), StorageError> {
+        let (documents, mut needed) = self.state.needed();
+        needed.extend(running);
+        let unused: Vec<_> = self.state.copied.difference(&needed).copied().collect();
+        for hash in &unused {
+            objects.remove(hash)?;
+        }
+        for hash in self.documents.list()?.iter().filter(|hash| !documents.contains(hash)) {
+            self.documents.remove(hash)?;
+        }
+        let mut next = self.state.clone();
+        next.copied.retain(|hash| needed.contains(hash));
+        self.set(next)
+    }
+}
+
+impl State {
+    /// The edition that ran last on `hook`.
+    #[must_use]
+    pub fn last_good(&self, hook: &HookId) -> Option<&Edition> {
+        self.last_good.iter().find(|good| good.hook == *hook).map(|good| &good.edition)
+    }
+
+    /// Forgets what ran on hooks that are not `wanted` any more, and remembers `edition` for those
+    /// that are `done`.
+    pub fn remember(&mut self, wanted: &BTreeSet<HookId>, done: &BTreeSet<HookId>, edition: &Edition) {
+        self.last_good.retain(|good| wanted.contains(&good.hook) && !done.contains(&good.hook));
+        let new = done.iter().map(|hook| LastGood { hook: hook.clone(), edition: edition.clone() });
+        self.last_good.extend(new);
+        self.last_good.sort_by(|a, b| a.hook.cmp(&b.hook));
+    }
+
+    /// The documents and objects that some edition refers to.
+    fn needed(&self) -> (BTreeSet<Sha256>, BTreeSet<Sha256>) {
+        let editions =
+            || self.current.iter().chain(self.last_good.iter().map(|good| &good.edition));
+        let documents = editions().map(|edition| edition.document).collect();
+        let objects = editions().flat_map(|e| e.objects.values()).map(|o| o.sha256).collect();
+        (documents, objects)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<State, String> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if format != FORMAT {
+        return Err(format!("it has format {format}, and this version reads format {FORMAT}"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::tests::full;
+    use pointsman_model::InterfaceName;
+    use std::fs;
+
+    fn edition(generation: u64, object: &[u8]) -> Edition {
+        let sha256 = Sha256::of(object);
+        let object = StoredObject { sha256, source: "inline".into() };
+        Edition {
+            node: NodeName::new("edge-1").unwrap(),
+            generation,
+            document: Sha256::of(&generation.to_be_bytes()),
+            objects: [(ProgramName::new("a").unwrap(), object)].into(),
+        }
+    }
+
+    fn hook(name: &str) -> HookId {
+        HookId::xdp(InterfaceName::new(name).unwrap())
+    }
+
+    fn accept(file: &mut StateFile, generation: u64, object: &[u8]) -> Result<(), StorageError> {
+        let edition = edition(generation, object);
+        let mut next = file.state().clone();
+        next.copied.extend(edition.objects.values().map(|object| object.sha256));
+        let hash = edition.document;
+        next.current = Some(edition);
+        file.accept(&generation.to_be_bytes(), &hash, next)
+    }
+
+    #[test]
+    fn it_is_read_back_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = StateFile::open(directory.path()).unwrap();
+        assert_eq!(file.state(), &State::default());
+        accept(&mut file, 7, b"a").unwrap();
+        let again = StateFile::open(directory.path()).unwrap();
+        assert_eq!(again.state(), file.state());
+        let text = again.document(&edition(7, b"a").document).unwrap();
+        assert_eq!(text, 7u64.to_be_bytes());
+    }
+
+    #[test]
+    fn a_full_disk_leaves_state_and_documents_as_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = StateFile::open(directory.path()).unwrap();
+        accept(&mut file, 1, b"a").unwrap();
+        let before = file.state().clone();
+        // First the document does not fit, then the state.
+        let mut file = StateFile::open(directory.path()).unwrap().created_by(full);
+        assert!(accept(&mut file, 2, b"b").is_err());
+        file.documents = Store::open(&directory.path().join("documents"), 1000).unwrap();
+        assert!(accept(&mut file, 3, b"c").is_err());
+        assert_eq!(file.state(), &before);
+        assert_eq!(file.documents.list().unwrap().len(), 1);
+        assert_eq!(StateFile::open(directory.path()).unwrap().state(), &before);
+    }
+
+    #[test]
+    fn a_foreign_or_newer_state_is_not_taken_for_none() {
+        let directory = tempfile::tempdir().unwrap();
+        for bad in ["", "{}", r#"{"format": 2}"#, r#"{"format": 1, "surprise": 1}"#] {
+            fs::write(directory.path().join("accepted.json"), bad).unwrap();
+            let error = StateFile::open(directory.path()).unwrap_err();
+            assert!(matches!(error, StateError::Unusable { .. }), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_hook_keeps_the_edition_that_was_carried_out_there() {
+        let mut state = State::default();
+        let both = BTreeSet::from([hook("a"), hook("b")]);
+        state.remember(&both, &both, &edition(1, b"a"));
+        state.remember(&both, &BTreeSet::from([hook("b")]), &edition(2, b"a"));
+        assert_eq!(state.last_good(&hook("a")).map(|e| e.generation), Some(1));
+        assert_eq!(state.last_good(&hook("b")).map(|e| e.generation), Some(2));
+        state.remember(&BTreeSet::from([hook("b")]), &BTreeSet::new(), &edition(3, b"a"));
+        assert_eq!(state.last_good(&hook("a")), None);
+    }
+
+    #[test]
+    fn only_copied_objects_that_nobody_needs_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = StateFile::open(directory.path()).unwrap();
+        let objects = Store::open(&directory.path().join("objects"), 1000).unwrap();
+        for object in [&b"old"[..], b"runs", b"new", b"by hand"] {
+            objects.put(&Sha256::of(object), object).unwrap();
+        }
+        accept(&mut file, 1, b"old").unwrap();
+        accept(&mut file, 2, b"runs").unwrap();
+        accept(&mut file, 3, b"new").unwrap();
+        file.collect(&objects, &BTreeSet::from([Sha256::of(b"runs")])).unwrap();
+        let mut left = objects.list().unwrap();
+        left.sort();
+        let mut expected = [b"runs".as_slice(), b"new", b"by hand"].map(Sha256::of);
+        expected.sort();
+        assert_eq!(left, expected);
+        assert_eq!(file.documents.list().unwrap(), [edition(3, b"new").document]);
+        assert!(!file.state().copied.contains(&Sha256::of(b"old")));
+    }
+}
