@@ -1,0 +1,206 @@
+//! The command line as clap reads it. Help texts live here and nowhere else.
+
+use clap::{Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the node listens unless told otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
+
+/// Decides which XDP programs run on this host's interfaces, and in which order.
+///
+/// The host is described by a node document (see `pointsman schema`). pointsman-node carries it
+/// out; this command talks to it over its unix socket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pointsman",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes:\n  \
+        0  done, or nothing to do\n  \
+        1  error: nothing was changed, unless the message says otherwise\n  \
+        2  the command line makes no sense\n  \
+        3  something was refused or could not be done, or (doctor) is broken\n  \
+        4  plan: changes are pending\n\n\
+        Examples:\n  \
+        pointsman plan node.json          what an apply would do\n  \
+        pointsman apply node.json         do it\n  \
+        pointsman status                  what runs, in which order\n  \
+        pointsman counters --watch        what it does to packets"
+)]
+pub(crate) struct Args {
+    /// The node's unix socket.
+    #[arg(
+        long,
+        global = true,
+        env = "POINTSMAN_NODE",
+        value_name = "SOCKET",
+        default_value = DEFAULT_SOCKET,
+        value_hint = ValueHint::FilePath
+    )]
+    pub(crate) node: PathBuf,
+
+    /// Print JSON: the API's values on standard output, errors on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make the host run what a node document says.
+    ///
+    /// Everything is loaded and verified before the first change that packets notice; then every
+    /// hook changes in one atomic swap. What is refused is named and stays as it is; the rest is
+    /// done. Exit code 3 if anything was refused.
+    #[command(after_help = "Examples:\n  \
+        pointsman apply node.json\n  \
+        jq '.generation += 1' node.json | pointsman apply -")]
+    Apply(DocumentArgs),
+
+    /// Show what applying a node document would do, and change nothing.
+    ///
+    /// Exit code 0: nothing to do. 4: changes are pending. 3: something would be refused.
+    #[command(after_help = "In the output, per hook and in the order programs run:\n  \
+        +  program joins the chain          -  program leaves it\n  \
+        ~  program changes or moves         !  refused: stays as it is\n\n\
+        Examples:\n  \
+        pointsman plan node.json\n  \
+        pointsman plan --json node.json | jq '.steps[].step'")]
+    Plan(DocumentArgs),
+
+    /// Show what runs: hooks, engines, modes, programs, verdicts, and what is not as it should be.
+    Status,
+
+    /// Show how many packets each program saw and what it answered.
+    ///
+    /// Counts packets since the host booted or the hook was released; they outlive upgrades and
+    /// re-orders of the chain, and the node. `runs`: packets the program saw. `final`: packets
+    /// that ended there. `gone`: no longer in the chain.
+    #[command(after_help = "Examples:\n  \
+        pointsman counters\n  \
+        pointsman counters --watch --interval 500ms\n  \
+        pointsman --json counters --watch | jq -c '.hooks[].programs[] | [.program, .runs]'")]
+    Counters(CountersArgs),
+
+    /// Remove everything of Pointsman from this host's packet path.
+    ///
+    /// Detaches every chain and removes pins, maps and counters. Packets then meet no program of
+    /// ours until a document is applied; a restart of the node does not bring the chains back.
+    Drain(DrainArgs),
+
+    /// Say what this host can do, what it cannot, and why.
+    ///
+    /// Exit code 3 if something is broken.
+    Doctor,
+
+    /// Print the JSON Schema of the node document.
+    #[command(after_help = "Example:\n  pointsman schema > node.schema.json")]
+    Schema,
+
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  \
+        pointsman completions bash > /etc/bash_completion.d/pointsman")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DocumentArgs {
+    /// The node document; `-` reads standard input.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+
+    /// Allow steps between which a hook has no chain (needed to change `mode`).
+    #[arg(long)]
+    pub(crate) allow_gap: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CountersArgs {
+    /// Go on until Ctrl-C, with rates per second.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+
+    /// Time between two looks, such as 500ms, 1s or 2m; at least 100ms.
+    #[arg(long, short, value_name = "TIME", default_value = "1s", requires = "watch",
+          value_parser = interval)]
+    pub(crate) interval: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DrainArgs {
+    /// Do not ask. Required where there is no terminal to ask on.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// Reads a time such as `500ms`, `0.5s`, `1s`, `2m`; a bare number means seconds.
+fn interval(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds_per_unit = match &text[number.len()..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        unit => return Err(format!("unknown unit {unit:?}: expected ms, s or m")),
+    };
+    // Rust would also read "inf", "nan" and exponents: those end in letters or are no times.
+    let plain = number.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let time = number
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .and_then(|number| Duration::try_from_secs_f64(number * seconds_per_unit).ok())
+        .ok_or("expected a time such as 500ms, 1s or 2m")?;
+    if (SHORTEST..=LONGEST).contains(&time) {
+        return Ok(time);
+    }
+    Err("expected a time from 100ms to 24 hours (1440m)".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_read_with_their_units() {
+        for (text, millis) in
+            [("500ms", 500), ("1s", 1000), ("0.5s", 500), ("2", 2000), ("1.5m", 90_000)]
+        {
+            assert_eq!(interval(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "s", "-1s", "1h", "99ms", "1441m", "inf", "nan", "1e3s", "1..2s"] {
+            assert!(interval(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn global_flags_go_before_and_after_the_verb() {
+        for line in [
+            ["pointsman", "--json", "--node", "/n.sock", "status"],
+            ["pointsman", "status", "--json", "--node", "/n.sock"],
+        ] {
+            let args = Args::try_parse_from(line).unwrap();
+            assert!(args.json && args.node == *"/n.sock");
+        }
+    }
+
+    #[test]
+    fn an_interval_needs_watch() {
+        assert!(Args::try_parse_from(["pointsman", "counters", "--interval", "2s"]).is_err());
+        assert!(Args::try_parse_from(["pointsman", "counters"]).is_ok());
+    }
+}

@@ -1,0 +1,405 @@
+//! The status of a node.
+
+use super::plan::separated;
+use super::refusal::{LogLines, notes, refusals};
+use super::table::{Column, cell, lines, table};
+use super::text::{Tone, count, given, grouped, indent, uptime, utc};
+use crate::output::Look;
+use pointsman_model::status::{
+    ForeignProgram, FusedProgram, HookState, HookStatus, MemberStatus, RefusedDocument, Status,
+};
+use std::fmt::Write as _;
+
+/// A whole status.
+pub(crate) fn status(look: Look, status: &Status) -> String {
+    let Status {
+        version,
+        pid,
+        uptime_seconds,
+        node,
+        generation,
+        drained,
+        document,
+        refused_document,
+        hooks,
+        foreign,
+        refusals: refused,
+        notes: noted,
+    } = status;
+    let mut text = match node {
+        Some(node) => look.paint(Tone::Heading, node.as_str()),
+        None => look.paint(Tone::Heading, "no document is in force"),
+    };
+    if let Some(generation) = generation {
+        let _ = write!(text, "  generation {generation}");
+    }
+    if *drained {
+        text += "  ";
+        text += &look.paint(Tone::Warn, "drained: waits for a document to be applied");
+    }
+    let up = uptime(*uptime_seconds);
+    let _ =
+        write!(text, "\nwatches {document}\npointsman-node {version}, process {pid}, up {up}\n");
+    if let Some(refused) = refused_document {
+        text += &separated(refused_whole(look, refused));
+    }
+    for status in hooks {
+        text += &separated(hook(look, status));
+    }
+    if hooks.is_empty() {
+        text += "\nno hook is wanted, none is ours\n";
+    }
+    text += &separated(others(look, foreign));
+    text += &separated(refusals(look, &refused.iter().collect::<Vec<_>>(), LogLines::REMINDER));
+    text += &separated(notes(look, noted));
+    text
+}
+
+fn refused_whole(look: Look, refused: &RefusedDocument) -> String {
+    let RefusedDocument { source, at_unix_ms, errors } = refused;
+    let head = format!("refused: the document from {source} at {}", utc(*at_unix_ms));
+    let lines = errors.iter().map(|error| indent(&error.to_string(), "  "));
+    format!(
+        "{}\n{}  the document in force stays\n",
+        look.paint(Tone::Bad, &head),
+        lines.collect::<String>()
+    )
+}
+
+fn hook(look: Look, status: &HookStatus) -> String {
+    let HookStatus {
+        hook,
+        interface_index,
+        state,
+        engine,
+        mode,
+        generation,
+        fused,
+        members,
+        passed_end,
+        refusals: refused,
+    } = status;
+    let (tone, state) = match state {
+        HookState::Running => (Tone::Good, "running"),
+        HookState::Outdated => (Tone::Warn, "outdated: an older chain runs"),
+        HookState::Absent => (Tone::Bad, "absent: nothing of ours runs"),
+    };
+    let mut text = look.paint(Tone::Heading, &hook.to_string());
+    text += "  ";
+    text += &look.paint(tone, state);
+    if let Some(mode) = mode {
+        let _ = write!(text, "  {mode}");
+    }
+    if let Some(generation) = generation {
+        let _ = write!(text, "  generation {generation}");
+    }
+    match interface_index {
+        Some(index) => {
+            let _ = write!(text, "  interface {index}");
+        }
+        None => text += "  the interface is not there",
+    }
+    text.push('\n');
+    if !engine.is_empty() {
+        let _ = writeln!(text, "  engine  {engine}");
+    }
+    if let Some(fused) = fused {
+        let FusedProgram { id, tag, sequence, translated_bytes, jited_bytes, frags } = fused;
+        let jited = match jited_bytes {
+            0 => "not jited".to_owned(),
+            bytes => format!("jited {} B", grouped(u64::from(*bytes))),
+        };
+        let _ = writeln!(
+            text,
+            "  fused   id {id}  tag {tag}  chain {sequence}  xlated {} B  {jited}{}",
+            grouped(u64::from(*translated_bytes)),
+            if *frags { "  frags" } else { "" }
+        );
+    }
+    if !members.is_empty() {
+        text += &chain(look, members);
+    }
+    if fused.is_some() {
+        let meaning = match members.len() {
+            0 => "an empty program passes every packet",
+            _ => "every program said: go on",
+        };
+        let _ = writeln!(text, "  passed at the end: {} ({meaning})", grouped(*passed_end));
+    }
+    let refused: Vec<_> = refused.iter().collect();
+    text + &indent(&refusals(look, &refused, LogLines::REMINDER), "  ")
+}
+
+/// The programs of a chain, two lines each.
+fn chain(look: Look, members: &[MemberStatus]) -> String {
+    let mut table = table(
+        look,
+        &[
+            ("prio", Column::Number),
+            ("program\nentry", Column::Text),
+            ("actions\nverdict", Column::Text),
+            ("form", Column::Whole),
+            ("tag\nobject", Column::Whole),
+            ("runs", Column::Number),
+            ("verdicts", Column::Whole),
+        ],
+    );
+    for member in members {
+        let MemberStatus {
+            program,
+            entry,
+            priority,
+            chain_call_actions,
+            enforce,
+            form,
+            tag,
+            object,
+            source: _,
+            fingerprint: _,
+            maps: _,
+            runs,
+            verdicts,
+        } = member;
+        let acted = if *enforce { "enforced" } else { "observed" };
+        let verdicts: Vec<_> =
+            given(*verdicts).map(|(name, count)| format!("{name} {}", grouped(count))).collect();
+        table.add_row([
+            cell(priority),
+            cell(format!("{program}\n{entry}")),
+            // Spaces, because a cell wraps at them.
+            cell(format!("{}\n{acted}", chain_call_actions.to_string().replace(',', " "))),
+            cell(form),
+            cell(format!("{tag}\n{}", object.short())),
+            cell(grouped(*runs)),
+            cell(if verdicts.is_empty() { "none".to_owned() } else { verdicts.join("\n") }),
+        ]);
+    }
+    lines(&table)
+}
+
+fn others(look: Look, foreign: &[ForeignProgram]) -> String {
+    if foreign.is_empty() {
+        return String::new();
+    }
+    let head = format!("not ours, never touched: {}", count(foreign.len(), "program"));
+    let mut text = look.paint(Tone::Heading, &head) + "\n";
+    for ForeignProgram { interface, attachment, owner } in foreign {
+        let name = attachment.name.as_deref().unwrap_or("(no name)");
+        let (id, mode) = (attachment.program_id, attachment.mode);
+        let owner = if owner.is_empty() { "unknown" } else { owner };
+        let _ = writeln!(text, "  {interface}  {mode}  id {id}  {name}  owner: {owner}");
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::render::samples::{self, COLOUR, PLAIN, drops_and_passes, member};
+    use pointsman_model::chain::Form;
+    use pointsman_model::document::DocumentError;
+    use pointsman_model::observed::{AttachMode, Attachment};
+    use pointsman_model::plan::Note;
+    use pointsman_model::{Action, ActionSet, NodeName, Verdicts};
+
+    fn running(name: &str, entry: &str, priority: u32, verdicts: Verdicts) -> MemberStatus {
+        let member = member(name, entry, priority);
+        MemberStatus {
+            program: member.program,
+            entry: member.entry,
+            priority,
+            chain_call_actions: member.chain_call_actions,
+            enforce: true,
+            form: Form::Inlined,
+            tag: member.tag,
+            object: member.object,
+            source: member.source,
+            fingerprint: member.fingerprint,
+            maps: String::new(),
+            runs: verdicts.total(),
+            verdicts,
+        }
+    }
+
+    /// A node with one hook that runs two programs.
+    pub(crate) fn status() -> Status {
+        let mut ports = running("ports", "mtl_dp_filter", 19, drops_and_passes(4_567, 0));
+        ports.enforce = false;
+        ports.form = Form::Called;
+        ports.chain_call_actions = ActionSet::PASS.with(Action::Drop).with(Action::Redirect);
+        Status {
+            version: "0.1.0".into(),
+            pid: 4711,
+            uptime_seconds: 270_000,
+            node: Some(NodeName::new("edge-17").unwrap()),
+            generation: Some(42),
+            drained: false,
+            document: "/var/lib/pointsman/node.json".into(),
+            refused_document: None,
+            hooks: vec![HookStatus {
+                hook: samples::hook("eth0"),
+                interface_index: Some(2),
+                state: HookState::Running,
+                engine: "fused: this kernel has no freplace (locked down)".into(),
+                mode: Some(AttachMode::Native),
+                generation: Some(42),
+                fused: Some(FusedProgram {
+                    id: 123,
+                    tag: "0123456789abcdef".into(),
+                    sequence: 7,
+                    translated_bytes: 2_344,
+                    jited_bytes: 1_420,
+                    frags: true,
+                }),
+                members: vec![
+                    running("ddos", "ddos_main", 10, drops_and_passes(12, 1_234_567_890)),
+                    ports,
+                ],
+                passed_end: 1_234_567_890,
+                refusals: vec![],
+            }],
+            foreign: vec![],
+            refusals: vec![],
+            notes: vec![],
+        }
+    }
+
+    #[test]
+    fn a_running_node_fits_into_100_columns() {
+        let text = super::status(PLAIN, &status());
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        insta::assert_snapshot!(text, @"
+        edge-17  generation 42
+        watches /var/lib/pointsman/node.json
+        pointsman-node 0.1.0, process 4711, up 3 d 3 h
+
+        eth0/xdp  running  native  generation 42  interface 2
+          engine  fused: this kernel has no freplace (locked down)
+          fused   id 123  tag 0123456789abcdef  chain 7  xlated 2,344 B  jited 1,420 B  frags
+          prio  program        actions    form     tag                        runs  verdicts
+                entry          verdict             object
+            10  ddos           pass       inlined  f6723c4ec0b8ecf0  1,234,567,902  drop 12
+                ddos_main      enforced            deeb92f091ca                     pass 1,234,567,890
+            19  ports          drop pass  called   ca84c6397aba93e2          4,567  drop 4,567
+                mtl_dp_filter  redirect            87afb3f7f383
+                               observed
+          passed at the end: 1,234,567,890 (every program said: go on)
+        ");
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_in_full() {
+        let mut status = status();
+        status.refused_document = Some(RefusedDocument {
+            source: "/var/lib/pointsman/node.json".into(),
+            at_unix_ms: 1_735_689_600_123,
+            errors: vec![DocumentError {
+                pointer: "/generation".into(),
+                message: "41 is older than the generation in force, 42".into(),
+            }],
+        });
+        let hook = &mut status.hooks[0];
+        hook.state = HookState::Outdated;
+        hook.generation = Some(41);
+        hook.members.truncate(1);
+        hook.refusals.push(samples::verifier_refusal());
+        status.hooks.push(HookStatus {
+            hook: samples::hook("eth9"),
+            interface_index: None,
+            state: HookState::Absent,
+            engine: String::new(),
+            mode: None,
+            generation: None,
+            fused: None,
+            members: vec![],
+            passed_end: 0,
+            refusals: vec![samples::missing_interface()],
+        });
+        status.foreign.push(ForeignProgram {
+            interface: samples::interface("eth5"),
+            attachment: Attachment {
+                program_id: 55,
+                name: Some("xdp_dispatcher".into()),
+                mode: AttachMode::Native,
+            },
+            owner: "libxdp".into(),
+        });
+        status.notes.push(Note { hook: None, program: None, message: "text".into() });
+        insta::assert_snapshot!(super::status(PLAIN, &status), @"
+        edge-17  generation 42
+        watches /var/lib/pointsman/node.json
+        pointsman-node 0.1.0, process 4711, up 3 d 3 h
+
+        refused: the document from /var/lib/pointsman/node.json at 2025-01-01 00:00:00.123 UTC
+          /generation: 41 is older than the generation in force, 42
+          the document in force stays
+
+        eth0/xdp  outdated: an older chain runs  native  generation 41  interface 2
+          engine  fused: this kernel has no freplace (locked down)
+          fused   id 123  tag 0123456789abcdef  chain 7  xlated 2,344 B  jited 1,420 B  frags
+          prio  program    actions   form     tag                        runs  verdicts
+                entry      verdict            object
+            10  ddos       pass      inlined  f6723c4ec0b8ecf0  1,234,567,902  drop 12
+                ddos_main  enforced           deeb92f091ca                     pass 1,234,567,890
+          passed at the end: 1,234,567,890 (every program said: go on)
+          refused: program unusable  hook eth0/xdp  program ddos  at /interfaces/eth0/xdp/chain/1
+            program ddos: the verifier refuses ddos_main (ddos.c:17): check the packet's end before reading
+            verifier log:
+            | ; __u8 kind = *(__u8 *)data; @ ddos.c:17
+            | 3: (71) r1 = *(u8 *)(r2 +0)
+            |
+            | invalid access to packet, off=0 size=1, R2(id=0,off=0,r=0)
+
+        eth9/xdp  absent: nothing of ours runs  the interface is not there
+          refused: interface missing  hook eth9/xdp  at /interfaces/eth9
+            interface eth9 does not exist in this network namespace: create it, then apply again
+
+        not ours, never touched: 1 program
+          eth5  native  id 55  xdp_dispatcher  owner: libxdp
+
+        note: text
+        ");
+    }
+
+    #[test]
+    fn a_node_without_a_document_says_so() {
+        let mut status = status();
+        status.node = None;
+        status.generation = None;
+        status.hooks.clear();
+        status.drained = true;
+        insta::assert_snapshot!(super::status(PLAIN, &status), @"
+        no document is in force  drained: waits for a document to be applied
+        watches /var/lib/pointsman/node.json
+        pointsman-node 0.1.0, process 4711, up 3 d 3 h
+
+        no hook is wanted, none is ours
+        ");
+    }
+
+    #[test]
+    fn an_emptied_chain_says_what_runs() {
+        let mut status = status();
+        status.hooks[0].members.clear();
+        status.hooks[0].passed_end = 5;
+        let text = super::status(PLAIN, &status);
+        assert!(text.ends_with("passed at the end: 5 (an empty program passes every packet)\n"));
+    }
+
+    #[test]
+    fn long_names_wrap_and_hashes_stay_whole() {
+        let mut status = status();
+        let long = running(&"n".repeat(64), &"e".repeat(127), 4_294_967_295, Verdicts::default());
+        let tag = long.tag.clone();
+        status.hooks[0].members.push(long);
+        let text = super::status(PLAIN, &status);
+        assert!(text.contains(&tag), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn colour_is_used_only_where_it_is_wanted() {
+        assert!(super::status(COLOUR, &status()).contains('\u{1b}'));
+        assert!(!super::status(PLAIN, &status()).contains('\u{1b}'));
+    }
+}
