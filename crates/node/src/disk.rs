@@ -150,7 +150,8 @@ pub(crate) mod tests {
         Disk::default().replace(&path, b"kept").unwrap();
         fs::write(aside(&path), b"half").unwrap();
         sweep(directory.path()).unwrap();
-        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        let left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(left, [path]);
     }
 }

@@ -188,10 +188,7 @@ async fn not_found(uri: axum::http::Uri) -> Failure {
 }
 
 async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
-    let title = format!(
-        "{method} is not for {}; GET /v1/openapi.json lists what is",
-        uri.path()
-    );
+    let title = format!("{method} is not for {}; GET /v1/openapi.json lists what is", uri.path());
     Failure(problem::plain(ProblemKind::BadRequest, 405, title))
 }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod host;

@@ -57,6 +57,13 @@ pub struct Resolved {
     used: BTreeSet<CacheKey>,
 }
 
+/// An object that was found. Without bytes it is in the store, to be read if it is needed.
+struct Found<'a> {
+    hash: Sha256,
+    bytes: Option<Cow<'a, [u8]>>,
+    source: String,
+}
+
 /// A program alone: its fingerprint, and a digest of its map entries, which are checked with it.
 type CacheKey = (Fingerprint, Sha256);
 
@@ -142,10 +149,10 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
         resolved: &mut Resolved,
     ) -> Result<Result<ResolvedProgram, ProgramProblem>, StorageError> {
         let found = match origin {
-            Origin::Sources => self.find(name, &spec.object),
+            Origin::Sources => self.find(&spec.object),
             Origin::Accepted(edition) => self.recall(name, edition),
         };
-        let (hash, bytes, source) = match found {
+        let Found { hash, bytes, source } = match found {
             Ok(found) => found,
             Err(message) => return Ok(Err(ProgramProblem { message, log: None })),
         };
@@ -163,13 +170,12 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
             globals: spec.globals.clone(),
             maps: spec.maps.clone(),
         };
-        Ok(self.look_at(name, &program, bytes, resolved).map(|()| program))
+        Ok(self.look_at(&program, bytes, resolved).map(|()| program))
     }
 
     /// Adds the program's facts to `resolved`.
     fn look_at(
         &mut self,
-        name: &ProgramName,
         program: &ResolvedProgram,
         bytes: Option<Cow<'_, [u8]>>,
         resolved: &mut Resolved,
@@ -182,8 +188,7 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
                 let bytes = match bytes {
                     Some(bytes) => bytes,
                     None => Cow::Owned(self.store.read(&program.object).map_err(|error| {
-                        let message = format!("program {name}: {error}");
-                        ProgramProblem { message, log: None }
+                        ProgramProblem { message: error.to_string(), log: None }
                     })?),
                 };
                 resolved.inspected += 1;
@@ -200,46 +205,39 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
     }
 
     /// Finds an object where the document says.
-    fn find<'s>(
-        &mut self,
-        name: &ProgramName,
-        object: &'s ObjectSource,
-    ) -> Result<(Sha256, Option<Cow<'s, [u8]>>, String), String> {
-        let source = object.to_string();
+    fn find<'s>(&mut self, object: &'s ObjectSource) -> Result<Found<'s>, String> {
+        let found = |hash, bytes| Found { hash, bytes, source: object.to_string() };
         match object {
             ObjectSource::Path(path, expected) => {
-                let bytes = read_regular(path, MAX_OBJECT).map_err(|error| {
-                    format!("program {name}: cannot read object {}: {error}", path.display())
-                })?;
+                let bytes = read_regular(path, MAX_OBJECT)
+                    .map_err(|error| format!("cannot read object {}: {error}", path.display()))?;
                 let hash = Sha256::of(&bytes);
                 if let Some(expected) = expected
                     && *expected != hash
                 {
                     return Err(format!(
-                        "program {name}: the sha256 of object {} is {hash}, and the document \
+                        "the sha256 of object {} is {hash}, and the document \
                          expects {expected}",
                         path.display()
                     ));
                 }
-                Ok((hash, Some(Cow::Owned(bytes)), source))
+                Ok(found(hash, Some(Cow::Owned(bytes))))
             }
-            ObjectSource::Inline(bytes) => {
-                Ok((Sha256::of(bytes), Some(Cow::Borrowed(bytes)), source))
-            }
+            ObjectSource::Inline(bytes) => Ok(found(Sha256::of(bytes), Some(Cow::Borrowed(bytes)))),
             ObjectSource::Builtin(builtin) => {
                 let bytes = self.kernel.builtin(*builtin);
                 let hash =
                     *self.cache.builtins.entry(*builtin).or_insert_with(|| Sha256::of(bytes));
-                Ok((hash, Some(Cow::Borrowed(bytes)), source))
+                Ok(found(hash, Some(Cow::Borrowed(bytes))))
             }
-            ObjectSource::Stored(hash) if self.store.contains(hash) => Ok((*hash, None, source)),
+            ObjectSource::Stored(hash) if self.store.contains(hash) => Ok(found(*hash, None)),
             ObjectSource::Stored(hash) => Err(format!(
-                "program {name}: sha256:{hash} is not in the store; copy the object to {}",
+                "sha256:{hash} is not in the store; copy the object to {}",
                 self.store.path(hash).display()
             )),
-            ObjectSource::Url(_, hash) if self.store.contains(hash) => Ok((*hash, None, source)),
+            ObjectSource::Url(_, hash) if self.store.contains(hash) => Ok(found(*hash, None)),
             ObjectSource::Url(url, hash) => Err(format!(
-                "program {name}: the courier has not fetched {url} yet; start it, or copy the \
+                "the courier has not fetched {url} yet; start it, or copy the \
                  object to {}",
                 self.store.path(hash).display()
             )),
@@ -247,26 +245,22 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
     }
 
     /// Finds the object that a program had when its document was accepted.
-    fn recall(
-        &self,
-        name: &ProgramName,
-        edition: &Edition,
-    ) -> Result<(Sha256, Option<Cow<'static, [u8]>>, String), String> {
+    fn recall(&self, name: &ProgramName, edition: &Edition) -> Result<Found<'static>, String> {
         let Some(object) = edition.objects.get(name) else {
             return Err(format!(
-                "program {name}: its object could not be had or used when generation {} was \
+                "its object could not be had or used when generation {} was \
                  accepted; apply the document again",
                 edition.generation
             ));
         };
         if !self.store.contains(&object.sha256) {
             return Err(format!(
-                "program {name}: object sha256:{} ({}) is no longer in the store; apply the \
+                "object sha256:{} ({}) is no longer in the store; apply the \
                  document again",
                 object.sha256, object.source
             ));
         }
-        Ok((object.sha256, None, object.source.clone()))
+        Ok(Found { hash: object.sha256, bytes: None, source: object.source.clone() })
     }
 }
 

@@ -9,8 +9,8 @@ use crate::store::{ReadError, Store};
 use pointsman_model::{HookId, NodeName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// The format this version writes.
 const FORMAT: u32 = 1;
@@ -22,8 +22,8 @@ const MAX_STATE: usize = 64 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// The format of this file.
-    format: u32,
+    /// The format of this file. Set when it is written.
+    pub format: u32,
     /// Whether the node was drained: the document in force is not to be carried out.
     pub drained: bool,
     /// The document in force.
@@ -110,8 +110,9 @@ impl StateFile {
             Store::open(&directory.join("documents"), pointsman_model::document::MAX_BYTES)?;
         let path = directory.join("accepted.json");
         let state = match crate::store::read_regular(&path, MAX_STATE) {
-            Ok(bytes) => parse(&bytes)
-                .map_err(|why| StateError::Unusable { path: path.clone(), why })?,
+            Ok(bytes) => {
+                parse(&bytes).map_err(|why| StateError::Unusable { path: path.clone(), why })?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(failed("read", &path)(error).into()),
         };
@@ -207,7 +208,12 @@ impl State {
 
     /// Forgets what ran on hooks that are not `wanted` any more, and remembers `edition` for those
     /// that are `done`.
-    pub fn remember(&mut self, wanted: &BTreeSet<HookId>, done: &BTreeSet<HookId>, edition: &Edition) {
+    pub fn remember(
+        &mut self,
+        wanted: &BTreeSet<HookId>,
+        done: &BTreeSet<HookId>,
+        edition: &Edition,
+    ) {
         self.last_good.retain(|good| wanted.contains(&good.hook) && !done.contains(&good.hook));
         let new = done.iter().map(|hook| LastGood { hook: hook.clone(), edition: edition.clone() });
         self.last_good.extend(new);

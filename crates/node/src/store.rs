@@ -142,9 +142,8 @@ pub fn read_regular(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 /// Reads an open file as [`read_regular`] does.
 pub(crate) fn read_open(file: &mut File, limit: usize) -> io::Result<Vec<u8>> {
     let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
-    let too_large = |size: u64| {
-        invalid(format!("{size} bytes is larger than the limit of {limit}"))
-    };
+    let too_large =
+        |size: u64| invalid(format!("{size} bytes is larger than the limit of {limit}"));
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(invalid("expected a regular file".into()));

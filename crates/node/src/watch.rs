@@ -5,6 +5,7 @@
 
 use crate::store::read_open;
 use pointsman_model::document::{DocumentError, MAX_BYTES};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -15,7 +16,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use tokio::io::unix::AsyncFd;
 
 /// A watched document.
 #[derive(Debug)]
@@ -85,31 +85,27 @@ impl Watch {
     }
 
     /// Calls `changed` whenever the document was replaced, for as long as its directory is there.
-    /// Runs on a tokio runtime.
-    pub async fn run(self, changed: impl Fn()) -> WatchError {
-        let lost = |source| WatchError::Directory {
-            directory: directory(&self.document).to_owned(),
-            source,
-        };
-        let inotify = match AsyncFd::new(&self.inotify) {
-            Ok(inotify) => inotify,
-            Err(source) => return lost(source),
-        };
+    /// Blocks; for a thread of its own.
+    pub fn run(&self, changed: impl Fn()) -> WatchError {
         loop {
-            let mut ready = match inotify.readable().await {
-                Ok(ready) => ready,
-                Err(source) => return lost(source),
-            };
-            match self.drain() {
+            match self.wait().and_then(|()| self.drain()) {
                 Ok(Events { gone: true, .. }) => {
                     return WatchError::Gone { directory: directory(&self.document).to_owned() };
                 }
                 Ok(Events { changed: true, .. }) => changed(),
-                Ok(_) => {}
-                Err(errno) => return lost(errno.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return WatchError::Directory {
+                        directory: directory(&self.document).to_owned(),
+                        source: errno.into(),
+                    };
+                }
             }
-            ready.clear_ready();
         }
+    }
+
+    fn wait(&self) -> Result<(), Errno> {
+        poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], None).map(drop)
     }
 
     /// Reads what has happened; any number of changes are one.

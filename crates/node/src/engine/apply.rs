@@ -153,8 +153,7 @@ impl Engine {
         observed: &Observed,
         options: Options,
     ) -> Plan {
-        let wanted =
-            Wanted { document, programs: &resolved.programs, facts: &resolved.facts };
+        let wanted = Wanted { document, programs: &resolved.programs, facts: &resolved.facts };
         plan::plan(&wanted, observed, self.kernel.caps(), options)
     }
 
@@ -172,9 +171,8 @@ impl Engine {
         next.drained = false;
         next.current = Some(edition.clone());
         next.copied.extend(&resolved.stored);
-        let unchanged = |diff: &&pointsman_model::plan::HookDiff| {
-            diff.change == HookChange::Unchanged
-        };
+        let unchanged =
+            |diff: &&pointsman_model::plan::HookDiff| diff.change == HookChange::Unchanged;
         let wanted = hooks(document);
         let unchanged: BTreeSet<_> =
             plan.hooks.iter().filter(unchanged).map(|diff| diff.hook.clone()).collect();

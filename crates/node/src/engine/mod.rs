@@ -269,7 +269,9 @@ impl Engine {
         let state = self.state.state();
         let line = match &state.current {
             None => "no document yet".to_owned(),
-            Some(edition) if state.drained => format!("drained at generation {}", edition.generation),
+            Some(edition) if state.drained => {
+                format!("drained at generation {}", edition.generation)
+            }
             Some(edition) => format!(
                 "generation {}: {} hooks, {} refusals",
                 edition.generation,
@@ -291,7 +293,9 @@ fn check_space(state_dir: &Path) -> Check {
             let found = format!("{} MiB free at {path}", free >> 20);
             match free {
                 ..=0 => (Health::Broken, found, "new documents are refused: free space there"),
-                1..LITTLE => (Health::Limited, found, "large objects may not fit: free space there"),
+                1..LITTLE => {
+                    (Health::Limited, found, "large objects may not fit: free space there")
+                }
                 _ => (Health::Ok, found, "documents and objects are kept over a reboot"),
             }
         }
@@ -300,12 +304,7 @@ fn check_space(state_dir: &Path) -> Check {
             (Health::Broken, found, "new documents are refused: see that the directory is there")
         }
     };
-    Check {
-        name: "state directory".into(),
-        health,
-        found,
-        consequence: consequence.into(),
-    }
+    Check { name: "state directory".into(), health, found, consequence: consequence.into() }
 }
 
 /// Milliseconds since the Unix epoch.

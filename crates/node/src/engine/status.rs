@@ -89,7 +89,8 @@ impl Engine {
             .filter(|refusal| refusal.hook.as_ref() == Some(&hook))
             .cloned()
             .collect();
-        let wanted = diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
+        let wanted =
+            diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
         let state = match attached.and(live) {
             None => HookState::Absent,
             Some(_) if refusals.is_empty() && record.map(|r| &r.spec) == wanted => {

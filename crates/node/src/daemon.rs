@@ -1,0 +1,173 @@
+//! The daemon from its arguments to its end.
+//!
+//! Three threads: this one runs the socket and waits for signals, one is the engine, one waits for
+//! the document to be replaced. However the daemon ends, everything stays attached.
+
+use crate::args::Args;
+use crate::disk::{self, Disk, StorageError};
+use crate::engine::{Engine, Handle, Message};
+use crate::host::{Kernel, KernelError};
+use crate::lock::{Lock, LockError};
+use crate::state::StateError;
+use crate::watch::{Watch, WatchError};
+use crate::{http, notify};
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How long replies under way may take to be read after the engine has ended.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why the daemon does not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A directory is missing or cannot be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A directory belongs to another daemon.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The host cannot run chains.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// What is remembered cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The document cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// The socket cannot be served.
+    #[error("cannot serve on {}: {source}", socket.display())]
+    Socket {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or a signal handler could not be had.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What was to be started.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The engine ended without being told to.
+    #[error(
+        "the engine ended unexpectedly; running chains stay as they are: start the daemon again"
+    )]
+    EngineDied,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`DaemonError`]: one line that names the thing.
+pub fn run(
+    args: &Args,
+    kernel: impl FnOnce(&Path) -> Result<Box<dyn Kernel>, KernelError>,
+) -> Result<(), DaemonError> {
+    disk::create_directory(&args.run_dir)?;
+    disk::create_directory(&args.state_dir)?;
+    let _run = Lock::take(&args.run_dir, "--run-dir")?;
+    let _state = Lock::take(&args.state_dir, "--state-dir")?;
+    let kernel = kernel(&args.bpffs)?;
+    let _bpffs = Lock::take_bare(&args.bpffs, "--bpffs")?;
+    let document = args.document();
+    let engine = Engine::open(kernel, &args.state_dir, &document)?;
+    // Before the document is read for the first time, so that no change is missed in between.
+    let watch = Watch::start(&document)?;
+    let socket = args.socket();
+    let no_socket = |source| DaemonError::Socket { socket: socket.clone(), source };
+    // Clients that connect from now on wait until the engine has adopted what runs.
+    let listener = http::listen(&socket).map_err(no_socket)?;
+    let pid_file = args.run_dir.join("engine.pid");
+    Disk::default().replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())?;
+
+    let (handle, messages) = Handle::new();
+    let (alive, ended) = oneshot::channel();
+    let ready = move || {
+        notify::ready();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    };
+    let run_engine = move || {
+        // Dropped when the thread ends, however it ends.
+        let _alive: oneshot::Sender<()> = alive;
+        engine.run(messages, ready);
+    };
+    let start = |what| move |source| DaemonError::Start { what, source };
+    thread::Builder::new().name("engine".into()).spawn(run_engine).map_err(start("the engine"))?;
+    spawn_watch(watch, handle.clone()).map_err(start("watching the document"))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(start("the socket's runtime"))?;
+    let result = runtime.block_on(serve(listener, handle, ended, &socket));
+    // So that clients say "not running" rather than "refused". The next start removes them too.
+    let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(&pid_file);
+    result
+}
+
+/// The thread ends with the process: it owns nothing that outlives it.
+fn spawn_watch(watch: Watch, engine: Handle) -> io::Result<()> {
+    let run = move || {
+        let lost = watch.run(|| engine.tell(Message::DocumentChanged));
+        engine.tell(Message::WatchLost(lost.to_string()));
+    };
+    thread::Builder::new().name("watch".into()).stack_size(64 << 10).spawn(run).map(drop)
+}
+
+async fn serve(
+    listener: UnixListener,
+    engine: Handle,
+    mut ended: oneshot::Receiver<()>,
+    socket: &Path,
+) -> Result<(), DaemonError> {
+    let catch = |kind| {
+        signal(kind).map_err(|source| DaemonError::Start { what: "the signal handlers", source })
+    };
+    let (mut terminate, mut interrupt) =
+        (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let until = async move { drop(stopped.await) };
+    let mut server = tokio::spawn(http::serve(listener, engine.clone(), until));
+    let result = tokio::select! {
+        name = either(&mut terminate, &mut interrupt) => {
+            tracing::info!(signal = name, "stopping; everything stays attached");
+            notify::stopping();
+            engine.tell(Message::Stop);
+            // A plan under way is carried out to its end; so are requests that came before.
+            let _ = (&mut ended).await;
+            Ok(())
+        }
+        _ = &mut ended => Err(DaemonError::EngineDied),
+        served = &mut server => {
+            let source = match served {
+                Ok(Err(source)) => source,
+                Ok(Ok(())) => io::Error::other("it ended by itself"),
+                Err(error) => io::Error::other(error),
+            };
+            return Err(DaemonError::Socket { socket: socket.to_owned(), source });
+        }
+    };
+    drop(stop);
+    // A client that keeps its connection open must not keep the daemon from ending.
+    let _ = tokio::time::timeout(GRACE, server).await;
+    result
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
