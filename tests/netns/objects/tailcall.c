@@ -5,10 +5,10 @@
  * Linux 6.1 does for static functions, takes DROP for the only verdict and deletes what the chain
  * has for PASS.
  *
- * `member_empty` really falls through. `member_in_sub` tail-calls from a static function with a frame
- * of 64 bytes: there `target` returns to the member, which hands its verdict on. The constant is
- * one to the verifier, as above: on Linux 6.1 a branch on its answer is deleted, so it is no more fit
- * to be inlined into a chain than `member` is.
+ * `member_empty` really falls through. `member_in_sub` tail-calls from a static function with a
+ * frame of 64 bytes: there `target` returns to the member, which hands its verdict on. The constant
+ * is one to the verifier, as above: on Linux 6.1 a branch on its answer is deleted, so it is no more
+ * fit to be inlined into a chain than `member` is.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
