@@ -7,8 +7,8 @@
  *
  * `member_empty` really falls through. `member_in_sub` tail-calls from a static function with a
  * frame of 64 bytes: there `target` returns to the member, which hands its verdict on. The constant
- * is one to the verifier, as above: on Linux 6.1 a branch on its answer is deleted, so it is no more
- * fit to be inlined into a chain than `member` is.
+ * is one to the verifier, as above: on Linux 6.1 a branch on its answer is deleted, so it is no
+ * more fit to be inlined into a chain than `member` is.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
