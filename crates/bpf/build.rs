@@ -1,0 +1,52 @@
+//! Compiles the built-in BPF programs with clang.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PROGRAMS: [&str; 4] =
+    ["udp_port_filter", "xskmap_redirect", "counting_pass", "cidr_blocklist"];
+
+fn main() {
+    let sources = Path::new("../../bpf");
+    println!("cargo::rerun-if-changed={}", sources.display());
+    println!("cargo::rerun-if-env-changed=CLANG");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // libbpf-sys tells where the headers of the libbpf it builds are: <bpf/bpf_helpers.h>.
+    let headers = std::env::var_os("DEP_BPF_INCLUDE").expect("libbpf-sys sets DEP_BPF_INCLUDE");
+    // Tests compile their own objects with the same headers.
+    println!("cargo::metadata=headers={}", headers.display());
+    for program in PROGRAMS {
+        compile(
+            &sources.join(program).with_extension("c"),
+            &out.join(program).with_extension("o"),
+            Path::new(&headers),
+        );
+    }
+}
+
+fn compile(source: &Path, object: &Path, headers: &Path) {
+    let clang = std::env::var_os("CLANG").unwrap_or_else(|| "clang".into());
+    let result = Command::new(&clang)
+        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror", "-I"])
+        .arg(headers)
+        // Where Debian keeps <asm/types.h> of the machine; harmless elsewhere.
+        .arg(format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH))
+        // Paths of the machine that builds must not be in what is shipped.
+        .args(["-ffile-prefix-map=../../=", "-fdebug-compilation-dir=.", "-c"])
+        .arg(source)
+        .arg("-o")
+        .arg(object)
+        .output();
+    match result {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => panic!(
+            "{} does not compile:\n{}\nif a header is missing: apt-get install libbpf-dev linux-libc-dev",
+            source.display(),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(error) => panic!(
+            "cannot run {}: {error}; it compiles the built-in BPF programs: apt-get install clang",
+            clang.display()
+        ),
+    }
+}

@@ -1,0 +1,294 @@
+//! Maps of a program: where they are pinned, and what a document wants in them.
+
+use crate::error::Error;
+use crate::kernel;
+use crate::object::{MapRef, Object};
+use crate::pins;
+use crate::value::{TypeLayout, ValueError};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
+use libbpf_sys as sys;
+use pointsman_model::MapName;
+use pointsman_model::document::MapEntry;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// Where a program's maps live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MapHome {
+    /// With the program: they vanish when the last user does.
+    Anonymous,
+    /// Pinned in this directory, one file a map; maps found there are used again.
+    Pinned(PathBuf),
+}
+
+/// The kernel's name of a map type, in lower case.
+pub(crate) fn kind_name(kind: MapType) -> String {
+    let name = format!("{kind:?}");
+    let mut text = String::with_capacity(name.len() + 4);
+    for (at, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
+/// Makes the object use the maps that are pinned already.
+pub(crate) fn adopt(object: &Object, home: &MapHome) -> Result<(), Error> {
+    let MapHome::Pinned(directory) = home else { return Ok(()) };
+    for map in object.maps() {
+        let path = directory.join(pins::file_name(&map.name()));
+        let Some(fd) = kernel::open_pin(&path)? else { continue };
+        let wrong = |why: String| Error::Pin { path: path.display().to_string(), why };
+        let info = MapInfo::new(fd.as_fd()).map_err(|_| wrong("is not a map".into()))?.info;
+        let found = (info.type_, info.key_size, info.value_size, info.max_entries);
+        // An object may leave the number of entries to the loader (0).
+        let entries = if map.max_entries() == 0 { info.max_entries } else { map.max_entries() };
+        let wanted = (u32::from(map.kind()), map.key_size(), map.value_size(), entries);
+        if found != wanted {
+            return Err(wrong(format!(
+                "is another map than the object's: type, key, value and entries are {found:?}, \
+                 expected {wanted:?}; remove the pin to start with an empty map"
+            )));
+        }
+        // SAFETY: the object is open and not yet loaded; libbpf keeps a duplicate of the
+        // descriptor.
+        let code = unsafe { sys::bpf_map__reuse_fd(map.as_ptr(), fd.as_raw_fd()) };
+        if code < 0 {
+            return Err(Error::code(format!("use map {}", path.display()), code));
+        }
+    }
+    Ok(())
+}
+
+/// Pins the object's maps that are not pinned yet.
+pub(crate) fn pin(object: &Object, home: &MapHome) -> Result<(), Error> {
+    let MapHome::Pinned(directory) = home else { return Ok(()) };
+    pins::make_directory(directory)?;
+    for map in object.maps() {
+        let path = directory.join(pins::file_name(&map.name()));
+        // SAFETY: the object is prepared; the descriptor lives as long as it does.
+        let fd = unsafe { sys::bpf_map__fd(map.as_ptr()) };
+        if fd < 0 || pins::exists(&path) {
+            continue;
+        }
+        // SAFETY: as above; not negative.
+        kernel::pin(unsafe { BorrowedFd::borrow_raw(fd) }, &path)?;
+    }
+    Ok(())
+}
+
+/// One entry, in the bytes of its map.
+type Bytes = (Vec<u8>, Vec<u8>);
+
+/// Checks that a map can hold `entries`, and gives their bytes.
+pub(crate) fn check_entries(
+    object: &Object,
+    name: &MapName,
+    entries: &[MapEntry],
+) -> Result<Vec<Bytes>, Error> {
+    let maps = object.maps();
+    let fillable: Vec<_> = maps.iter().filter(|map| !map.is_internal()).collect();
+    let Some(map) = fillable.iter().find(|map| map.name() == name.as_str()) else {
+        let names: Vec<_> = fillable.iter().map(|map| map.name()).collect();
+        let available = if names.is_empty() { "none".into() } else { names.join(", ") };
+        return Err(Error::NoSuchMap { name: name.to_string(), available });
+    };
+    let refuse = |why: String| Error::Map { map: name.to_string(), why };
+    if !is_fillable(map.kind()) {
+        let kind = kind_name(map.kind());
+        return Err(refuse(format!("a map of type {kind} cannot be filled from a document")));
+    }
+    if entries.len() > map.max_entries() as usize {
+        let (found, room) = (entries.len(), map.max_entries());
+        return Err(refuse(format!("{found} entries do not fit into a map of {room}")));
+    }
+    let (key_layout, value_layout) = map.layouts(object);
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let wrong = |part, source| Error::Entry { map: name.to_string(), index, part, source };
+        let key = encode_key(map, key_layout.as_ref(), &entry.key).map_err(|e| wrong("key", e))?;
+        let size = map.value_size() as usize;
+        let value =
+            encode(value_layout.as_ref(), &entry.value, size).map_err(|e| wrong("value", e))?;
+        if !seen.insert(key.clone()) {
+            let message = format!("{} is listed twice", entry.key);
+            return Err(wrong("key", ValueError { path: String::new(), message }));
+        }
+        all.push((key, value));
+    }
+    Ok(all)
+}
+
+fn is_fillable(kind: MapType) -> bool {
+    matches!(
+        kind,
+        MapType::Hash
+            | MapType::LruHash
+            | MapType::PercpuHash
+            | MapType::LruPercpuHash
+            | MapType::Array
+            | MapType::PercpuArray
+            | MapType::LpmTrie
+    )
+}
+
+fn is_array(kind: MapType) -> bool {
+    matches!(kind, MapType::Array | MapType::PercpuArray)
+}
+
+fn encode_key(
+    map: &MapRef<'_>,
+    layout: Option<&TypeLayout>,
+    key: &Value,
+) -> Result<Vec<u8>, ValueError> {
+    let size = map.key_size() as usize;
+    if map.kind() == MapType::LpmTrie
+        && let Value::String(text) = key
+    {
+        return prefix(text, size);
+    }
+    let bytes = encode(layout, key, size)?;
+    if is_array(map.kind()) {
+        let index = u32::from_ne_bytes(bytes.as_slice().try_into().unwrap_or_default());
+        if index >= map.max_entries() {
+            let last = map.max_entries().saturating_sub(1);
+            let message = format!("expected an index of 0 to {last}, found {index}");
+            return Err(ValueError { path: String::new(), message });
+        }
+    }
+    Ok(bytes)
+}
+
+/// `192.0.2.0/24` as the kernel's `struct bpf_lpm_trie_key`: the prefix length in this machine's
+/// byte order, then the address in the network's.
+fn prefix(text: &str, size: usize) -> Result<Vec<u8>, ValueError> {
+    let wrong = |message: String| ValueError { path: String::new(), message };
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address
+        .parse()
+        .map_err(|_| wrong(format!("expected a network such as 192.0.2.0/24, found {text:?}")))?;
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    if octets.len() + 4 != size {
+        let family = if octets.len() == 4 { "IPv4" } else { "IPv6" };
+        return Err(wrong(format!("{text:?} is {family}, and the map's keys are of {size} bytes")));
+    }
+    let bits = octets.len() * 8;
+    let length: usize = if length.is_empty() { Some(bits) } else { length.parse().ok() }
+        .filter(|&length| length <= bits)
+        .ok_or_else(|| wrong(format!("expected a prefix length of 0 to {bits}, found {text:?}")))?;
+    let host_bits = octets.iter().enumerate().any(|(at, octet)| {
+        let kept = length.saturating_sub(at * 8).min(8);
+        kept < 8 && octet & (0xff >> kept) != 0
+    });
+    if host_bits {
+        return Err(wrong(format!("{text:?} has bits set behind its prefix length")));
+    }
+    let mut key = (length as u32).to_ne_bytes().to_vec();
+    key.extend(octets);
+    Ok(key)
+}
+
+/// A value by its BTF; without BTF an unsigned integer of the right size.
+fn encode(layout: Option<&TypeLayout>, value: &Value, size: usize) -> Result<Vec<u8>, ValueError> {
+    let mut bytes = vec![0; size];
+    let integer =
+        TypeLayout::Int { bytes: size, signed: false, role: crate::value::IntRole::Number };
+    match layout {
+        Some(layout) => layout.encode(value, &mut bytes)?,
+        None if matches!(size, 1 | 2 | 4 | 8) => integer.encode(value, &mut bytes)?,
+        None => {
+            let message = format!("the object has no BTF for this type of {size} bytes");
+            return Err(ValueError { path: String::new(), message });
+        }
+    }
+    Ok(bytes)
+}
+
+/// Makes the map pinned at `directory` hold exactly what the document lists.
+pub(crate) fn fill(
+    object: &Object,
+    directory: &Path,
+    name: &MapName,
+    entries: &[MapEntry],
+) -> Result<(), Error> {
+    let bytes = check_entries(object, name, entries)?;
+    let path = directory.join(pins::file_name(name.as_str()));
+    let map = MapHandle::from_pinned_path(&path)
+        .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
+    set_entries(&map, name.as_str(), &bytes)
+}
+
+/// Makes a map hold exactly `entries`: new and changed ones are written first, then those
+/// that are not wanted go, so that no wanted entry is ever missing.
+fn set_entries(map: &MapHandle, name: &str, entries: &[Bytes]) -> Result<(), Error> {
+    let what = |e: libbpf_rs::Error| Error::Map { map: name.to_owned(), why: e.to_string() };
+    let kind = map.map_type();
+    let per_cpu = kind.is_percpu();
+    let cpus = libbpf_rs::num_possible_cpus().map_err(what)?;
+    for (key, value) in entries {
+        if per_cpu {
+            map.update_percpu(key, &vec![value.clone(); cpus], MapFlags::ANY).map_err(what)?;
+        } else if map.lookup(key, MapFlags::ANY).map_err(what)?.as_ref() != Some(value) {
+            map.update(key, value, MapFlags::ANY).map_err(what)?;
+        }
+    }
+    let wanted: BTreeSet<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
+    let zero = vec![0; map.value_size() as usize];
+    // Collected first: deleting while walking a hash map starts the walk over.
+    let others: Vec<_> = map.keys().filter(|key| !wanted.contains(key.as_slice())).collect();
+    for key in others {
+        if per_cpu && is_array(kind) {
+            map.update_percpu(&key, &vec![zero.clone(); cpus], MapFlags::ANY).map_err(what)?;
+        } else if is_array(kind) {
+            if map.lookup(&key, MapFlags::ANY).map_err(what)?.as_ref() != Some(&zero) {
+                map.update(&key, &zero, MapFlags::ANY).map_err(what)?;
+            }
+        } else {
+            match map.delete(&key) {
+                Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => return Err(what(e)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_become_trie_keys() {
+        assert_eq!(prefix("192.0.2.0/24", 8).unwrap()[4..], [192, 0, 2, 0]);
+        assert_eq!(prefix("192.0.2.0/24", 8).unwrap()[..4], 24u32.to_ne_bytes());
+        assert_eq!(prefix("192.0.2.7", 8).unwrap()[..4], 32u32.to_ne_bytes());
+        assert_eq!(prefix("2001:db8::/32", 20).unwrap().len(), 20);
+        assert_eq!(prefix("0.0.0.0/0", 8).unwrap(), [0; 8]);
+        for (text, size, part) in [
+            ("192.0.2.1/24", 8, "bits set behind"),
+            ("192.0.2.0/33", 8, "0 to 32"),
+            ("192.0.2.0/24", 20, "is IPv4"),
+            ("::/0", 8, "is IPv6"),
+            ("example", 8, "expected a network"),
+            ("192.0.2.0/-1", 8, "0 to 32"),
+        ] {
+            let error = prefix(text, size).unwrap_err().message;
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn map_types_have_their_kernel_names() {
+        assert_eq!(kind_name(MapType::LruPercpuHash), "lru_percpu_hash");
+        assert_eq!(kind_name(MapType::Array), "array");
+    }
+}

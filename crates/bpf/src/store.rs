@@ -1,0 +1,491 @@
+//! The pins: which chains, links, program maps and totals a host holds, under one directory of a
+//! BPF filesystem.
+//!
+//! ```text
+//! programs/NAME/FINGERPRINT/maps/MAP     a program's maps
+//! programs/NAME/FINGERPRINT/entries      record: what its maps were told to hold
+//! hooks/INTERFACE/xdp/link               the link; what it runs is the live chain
+//! hooks/INTERFACE/xdp/totals             record: what retired chains counted
+//! hooks/INTERFACE/xdp/chains/N/counters  a chain's counters
+//! hooks/INTERFACE/xdp/chains/N/record    record: what it is made of
+//! hooks/INTERFACE/xdp/chains/N/program   the fused program; pinned last: the chain is complete
+//! ```
+//!
+//! The pins are the truth: there is no other state that could disagree with them. Every change is
+//! one atomic step of the kernel, so a crash leaves either the old state or the new one, and at
+//! most a chain that nothing runs, which the next reconciliation retires.
+
+use crate::chain::{Chain, Counters, Slot};
+use crate::error::Error;
+use crate::kernel::{self, Link, LinkInfo, ProgramInfo};
+use crate::maps::{self, MapHome};
+use crate::member::Member;
+use crate::pins;
+use libbpf_rs::MapHandle;
+use pointsman_fuse::layout::StackRounding;
+use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
+use pointsman_model::ids::HookKind;
+use pointsman_model::observed::{
+    AttachMode, ObservedChain, ObservedHook, ObservedLink, ObservedProgram,
+};
+use pointsman_model::plan::{ResolvedProgram, entries_digest};
+use pointsman_model::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The directory of pins. One process at a time.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// The counts of a hook's live chain and of those before it.
+#[derive(Debug, Clone)]
+pub struct HookCounts {
+    /// The live chain; `None`: nothing runs.
+    pub live: Option<(Sequence, ChainRecord, ExitCounts)>,
+    /// What retired chains counted.
+    pub totals: Totals,
+}
+
+impl Store {
+    /// Opens `root`, making it if need be, and locks it.
+    ///
+    /// # Errors
+    /// `root` is not in a BPF filesystem, may not be written, or another process holds it.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let pin = |why: String| Error::Pin { path: root.display().to_string(), why };
+        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        if !pins::is_bpffs(existing).map_err(|e| Error::os(existing.display().to_string(), e))? {
+            return Err(pin(
+                "is not in a BPF filesystem: mount one with `mount -t bpf bpf /sys/fs/bpf`, or name \
+                 one with --bpffs"
+                    .into(),
+            ));
+        }
+        pins::make_directory(root)?;
+        let lock =
+            File::open(root).map_err(|e| Error::os(format!("open {}", root.display()), e))?;
+        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(&lock, exclusive)
+            .map_err(|_| pin("is in use by another process of Pointsman".into()))?;
+        Ok(Self { root: root.to_owned(), _lock: lock })
+    }
+
+    /// The directory of the pinned maps of a program.
+    #[must_use]
+    pub fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {
+        self.program(program, fingerprint).join("maps")
+    }
+
+    fn program(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {
+        let name = pins::file_name(program.as_str());
+        self.root.join("programs").join(name).join(fingerprint.as_str())
+    }
+
+    fn hook(&self, hook: &HookId) -> PathBuf {
+        let interface = pins::file_name(hook.interface.as_str());
+        self.root.join("hooks").join(interface).join(hook.kind.to_string())
+    }
+
+    fn chain(&self, chain: &ChainId) -> PathBuf {
+        self.hook(&chain.hook).join("chains").join(chain.sequence.to_string())
+    }
+
+    // === What is there ===
+
+    /// All hooks of which there are pins.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn hooks(&self) -> Result<BTreeMap<HookId, ObservedHook>, Error> {
+        let mut hooks = BTreeMap::new();
+        for file in pins::list(&self.root.join("hooks"))? {
+            let Ok(interface) = InterfaceName::new(pins::name_of(&file)) else { continue };
+            let hook = HookId { interface, kind: HookKind::Xdp };
+            if pins::exists(&self.hook(&hook)) {
+                let observed = self.observe_hook(&hook)?;
+                hooks.insert(hook, observed);
+            }
+        }
+        Ok(hooks)
+    }
+
+    fn observe_hook(&self, hook: &HookId) -> Result<ObservedHook, Error> {
+        let link = self.link(hook)?.map(|(_, info)| ObservedLink {
+            program_id: info.program_id,
+            interface_index: info.interface_index,
+        });
+        let mut chains = BTreeMap::new();
+        for sequence in self.sequences(hook)? {
+            let path = self.chain(&ChainId { hook: hook.clone(), sequence });
+            let program = kernel::open_pin(&path.join("program"))?;
+            let program_id = match program {
+                Some(fd) => Some(kernel::program_info(fd.as_fd())?.id),
+                None => None,
+            };
+            chains
+                .insert(sequence, ObservedChain { program_id, record: read(&path.join("record")) });
+        }
+        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded })
+    }
+
+    fn sequences(&self, hook: &HookId) -> Result<Vec<Sequence>, Error> {
+        let files = pins::list(&self.hook(hook).join("chains"))?;
+        Ok(files.iter().filter_map(|file| file.parse().ok()).collect())
+    }
+
+    fn link(&self, hook: &HookId) -> Result<Option<(Link, LinkInfo)>, Error> {
+        match Link::open(&self.hook(hook).join("link"))? {
+            Some(link) => {
+                let info = link.info()?;
+                Ok(Some((link, info)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn totals(&self, hook: &HookId) -> Totals {
+        read(&self.hook(hook).join("totals")).unwrap_or_default()
+    }
+
+    /// All programs of which there are pinned maps.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn programs(&self) -> Result<BTreeMap<(ProgramName, Fingerprint), ObservedProgram>, Error> {
+        let mut programs = BTreeMap::new();
+        let root = self.root.join("programs");
+        for file in pins::list(&root)? {
+            let Ok(name) = ProgramName::new(pins::name_of(&file)) else { continue };
+            for fingerprint in pins::list(&root.join(&file))? {
+                let Some(fingerprint) = Fingerprint::from_pin(&fingerprint) else { continue };
+                let entries = read(&self.program(&name, &fingerprint).join("entries"));
+                let observed = ObservedProgram { entries: entries.unwrap_or_default() };
+                programs.insert((name.clone(), fingerprint), observed);
+            }
+        }
+        Ok(programs)
+    }
+
+    /// The live chain of a hook with its counts, and the totals.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn counts(&self, hook: &HookId) -> Result<HookCounts, Error> {
+        let totals = self.totals(hook);
+        let live = match self.live(hook)? {
+            Some((sequence, _)) => {
+                let path = self.chain(&ChainId { hook: hook.clone(), sequence });
+                match read::<ChainRecord>(&path.join("record")) {
+                    Some(record) => {
+                        let exits = exits(&path, &record)?;
+                        Some((sequence, record, exits))
+                    }
+                    None => None,
+                }
+            }
+            None => None,
+        };
+        Ok(HookCounts { live, totals })
+    }
+
+    /// The fused program that runs on a hook.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn fused(&self, hook: &HookId) -> Result<Option<(Sequence, ProgramInfo)>, Error> {
+        match self.live(hook)? {
+            Some((sequence, fd)) => Ok(Some((sequence, kernel::program_info(fd.as_fd())?))),
+            None => Ok(None),
+        }
+    }
+
+    /// The chain whose program the link runs.
+    fn live(&self, hook: &HookId) -> Result<Option<(Sequence, OwnedFd)>, Error> {
+        let Some((_, info)) = self.link(hook)? else { return Ok(None) };
+        for sequence in self.sequences(hook)? {
+            let path = self.chain(&ChainId { hook: hook.clone(), sequence });
+            if let Some(fd) = kernel::open_pin(&path.join("program"))?
+                && kernel::program_info(fd.as_fd())?.id == info.program_id
+            {
+                return Ok(Some((sequence, fd)));
+            }
+        }
+        Ok(None)
+    }
+
+    // === Steps ===
+
+    /// Opens a program and pins its maps.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the program; nothing of it stays pinned then.
+    pub fn prepare_program(
+        &self,
+        name: &ProgramName,
+        program: &ResolvedProgram,
+        object: &[u8],
+        rounding: StackRounding,
+    ) -> Result<(), Error> {
+        let directory = self.program(name, &program.fingerprint());
+        let fresh = !pins::exists(&directory);
+        let home = MapHome::Pinned(directory.join("maps"));
+        let prepared = Member::prepare(object, program, &home, rounding).map(drop);
+        if prepared.is_err() && fresh {
+            drop(pins::remove_directory(&directory));
+        }
+        prepared
+    }
+
+    /// Makes a program's map hold exactly what the document lists, and remembers that it does.
+    ///
+    /// # Errors
+    /// The kernel's answer; the map may then hold some entries of each.
+    pub fn set_map_entries(
+        &self,
+        name: &ProgramName,
+        program: &ResolvedProgram,
+        map: &MapName,
+        object: &[u8],
+    ) -> Result<(), Error> {
+        let directory = self.program(name, &program.fingerprint());
+        let object = crate::Object::open(object)?;
+        let entries = program.maps.get(map).map_or(&[][..], Vec::as_slice);
+        maps::fill(&object, &directory.join("maps"), map, entries)?;
+        let path = directory.join("entries");
+        let mut known: BTreeMap<MapName, Sha256> = read(&path).unwrap_or_default();
+        known.insert(map.clone(), entries_digest(entries));
+        write(&path, &known)
+    }
+
+    /// Fuses and pins a chain. `members` are the record's members with their programs and
+    /// objects, in the same order.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the members; nothing of the chain stays pinned then.
+    pub fn build_chain(
+        &self,
+        chain: &ChainId,
+        record: &ChainRecord,
+        members: &[(&ResolvedProgram, Vec<u8>)],
+        rounding: StackRounding,
+    ) -> Result<(), Error> {
+        let mut prepared = Vec::with_capacity(members.len());
+        for (spec, (program, object)) in record.spec.members.iter().zip(members) {
+            let maps = MapHome::Pinned(self.map_directory(&spec.program, &spec.fingerprint));
+            prepared.push(Member::prepare(object, program, &maps, rounding)?);
+        }
+        let specs = record.spec.members.iter().zip(&prepared);
+        let slots: Vec<_> = specs
+            .map(|(spec, member)| Slot {
+                name: spec.program.as_str(),
+                member,
+                actions: spec.chain_call_actions,
+                enforce: spec.enforce,
+            })
+            .collect();
+        let fused = Chain::fuse(&slots, rounding, true)?;
+        let path = self.chain(chain);
+        let pinned = pin_chain(&path, &fused, record);
+        if pinned.is_err() {
+            drop(pins::remove_directory(&path));
+        }
+        pinned
+    }
+
+    /// Attaches a built chain.
+    ///
+    /// # Errors
+    /// The kernel's answer, and what it means.
+    pub fn attach(
+        &self,
+        chain: &ChainId,
+        interface_index: u32,
+        mode: AttachMode,
+    ) -> Result<(), Error> {
+        let interface = &chain.hook.interface;
+        let program = self.built(chain)?;
+        let link = Link::attach(program.as_fd(), interface_index, mode).map_err(|e| {
+            let hint = attach_hint(&e, mode);
+            Error::os(format!("attach to {interface} ({mode} mode){hint}"), e)
+        })?;
+        link.pin(&self.hook(&chain.hook).join("link"))
+    }
+
+    /// Replaces the running chain by a built one. Only if what runs is what we left there.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn swap(&self, chain: &ChainId) -> Result<(), Error> {
+        let what = || format!("swap the chain of {}", chain.hook);
+        let program = self.built(chain)?;
+        let Some((link, _)) = self.link(&chain.hook)? else {
+            return Err(Error::os(what(), io::Error::from(io::ErrorKind::NotFound)));
+        };
+        let old = self.live(&chain.hook)?.map(|(_, fd)| fd);
+        link.update(program.as_fd(), old.as_ref().map(|fd| fd.as_fd()))
+            .map_err(|e| Error::os(what(), e))
+    }
+
+    fn built(&self, chain: &ChainId) -> Result<OwnedFd, Error> {
+        let path = self.chain(chain).join("program");
+        kernel::open_pin(&path)?.ok_or_else(|| Error::Pin {
+            path: path.display().to_string(),
+            why: "is not there: the chain was not built".into(),
+        })
+    }
+
+    /// Takes our link off the interface and unpins it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn detach(&self, hook: &HookId) -> Result<(), Error> {
+        if let Some((link, info)) = self.link(hook)? {
+            match link.detach() {
+                // The interface is gone, and with it what was attached.
+                Err(_) if info.interface_index == 0 => {}
+                Err(e) => return Err(Error::os(format!("detach {hook}"), e)),
+                Ok(()) => {}
+            }
+        }
+        pins::remove(&self.hook(hook).join("link"))
+    }
+
+    /// Adds what a chain counted to its hook's totals, once, and unpins it.
+    ///
+    /// # Errors
+    /// The chain is live, or the kernel's answer.
+    pub fn retire_chain(&self, chain: &ChainId) -> Result<(), Error> {
+        let path = self.chain(chain);
+        let live = self.live(&chain.hook)?.map(|(sequence, _)| sequence);
+        if live == Some(chain.sequence) {
+            let why = "is the chain that runs".into();
+            return Err(Error::Pin { path: path.display().to_string(), why });
+        }
+        let mut totals = self.totals(&chain.hook);
+        // A later number than the live chain's was never attached, and has counted nothing.
+        let has_run = live.is_some_and(|live| chain.sequence < live);
+        if has_run
+            && chain.sequence > totals.folded
+            && let Some(record) = read::<ChainRecord>(&path.join("record"))
+        {
+            wait_for_packets();
+            totals.fold(chain.sequence, &record.spec, &exits(&path, &record)?);
+            write(&self.hook(&chain.hook).join("totals"), &totals)?;
+        }
+        pins::remove_directory(&path)
+    }
+
+    /// Unpins what is left of a hook.
+    ///
+    /// # Errors
+    /// The hook still has a link, or the kernel's answer.
+    pub fn release_hook(&self, hook: &HookId) -> Result<(), Error> {
+        let path = self.hook(hook);
+        if pins::exists(&path.join("link")) {
+            let why = "still has a link".into();
+            return Err(Error::Pin { path: path.display().to_string(), why });
+        }
+        pins::remove_directory(&path)?;
+        self.remove_if_empty(path.parent())
+    }
+
+    /// Unpins a program's maps.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn release_program(
+        &self,
+        name: &ProgramName,
+        fingerprint: &Fingerprint,
+    ) -> Result<(), Error> {
+        let path = self.program(name, fingerprint);
+        pins::remove_directory(&path)?;
+        self.remove_if_empty(path.parent())
+    }
+
+    /// An emptied host leaves nothing behind but the root.
+    fn remove_if_empty(&self, directory: Option<&Path>) -> Result<(), Error> {
+        let mut next = directory;
+        while let Some(path) =
+            next.filter(|path| path.starts_with(&self.root) && *path != self.root)
+        {
+            if !pins::list(path)?.is_empty() {
+                break;
+            }
+            pins::remove_directory(path)?;
+            next = path.parent();
+        }
+        Ok(())
+    }
+}
+
+fn pin_chain(path: &Path, fused: &Chain, record: &ChainRecord) -> Result<(), Error> {
+    if pins::exists(path) {
+        let why = "is there already".into();
+        return Err(Error::Pin { path: path.display().to_string(), why });
+    }
+    pins::make_directory(path)?;
+    if let Some(counters) = fused.counters() {
+        kernel::pin(counters.map().as_fd(), &path.join("counters"))?;
+    }
+    write(&path.join("record"), record)?;
+    kernel::pin(fused.program(), &path.join("program"))
+}
+
+fn exits(path: &Path, record: &ChainRecord) -> Result<ExitCounts, Error> {
+    let path = path.join("counters");
+    let map = MapHandle::from_pinned_path(&path)
+        .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
+    Counters::open(map, record.spec.members.len())?.read()
+}
+
+/// Waits until no packet runs through a chain that was replaced before this call. XDP programs
+/// run in RCU read-side critical sections, and this command waits for all of them.
+fn wait_for_packets() {
+    let waited = rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
+    if let Err(e) = waited {
+        tracing::debug!("membarrier: {e}; the last packets of a retired chain may go uncounted");
+    }
+}
+
+/// Reads a JSON record; one that cannot be read counts as absent, and is said.
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = match pins::read_record(path) {
+        Ok(bytes) => bytes?,
+        Err(e) => {
+            tracing::warn!("{e}");
+            return None;
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .inspect_err(|e| tracing::warn!("{}: unreadable record: {e}", path.display()))
+        .ok()
+}
+
+fn write<T: serde::Serialize>(path: &Path, record: &T) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(record)
+        .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
+    pins::write_record(path, &bytes)
+}
+
+/// What the kernel's answer to an attach usually means.
+fn attach_hint(error: &io::Error, mode: AttachMode) -> &'static str {
+    match (rustix::io::Errno::from_io_error(error), mode) {
+        (Some(rustix::io::Errno::BUSY | rustix::io::Errno::EXIST), _) => {
+            ": another XDP program is attached there"
+        }
+        (Some(rustix::io::Errno::OPNOTSUPP), AttachMode::Native) => {
+            ": its driver has no native XDP, `\"mode\": \"skb\"` works on any interface"
+        }
+        (Some(rustix::io::Errno::RANGE | rustix::io::Errno::INVAL), AttachMode::Native) => {
+            ": the driver refuses, often because the MTU is too large for a program without frags"
+        }
+        _ => "",
+    }
+}
