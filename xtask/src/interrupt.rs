@@ -67,6 +67,13 @@ pub(crate) fn wait(limit: Duration) -> bool {
     }
 }
 
+/// Waits for a signal, for as long as it takes.
+pub(crate) fn wait_for_signal() {
+    let state = state();
+    // A poisoned state is as good: see above.
+    drop(CHANGED.wait_while(state, |state| !state.interrupted));
+}
+
 /// A process group that a signal ends, for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Group(Pid);

@@ -5,9 +5,12 @@
 //! clone needs nothing but rustup's toolchain and a C linker.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
+mod demo;
 mod elf;
 mod interrupt;
+mod lab;
 mod libtest;
 mod openapi;
 mod process;
@@ -31,6 +34,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show a chain of four programs on real packets, changed while they flow.
+    ///
+    /// Needs root. Builds, makes network namespaces and a veth pair of its own, starts the daemon
+    /// there, applies a node document, sends UDP traffic, re-orders and upgrades the chain under
+    /// it, accounts for every packet, and cleans up. Exit code 1 if anything is unaccounted for.
+    Demo(demo::Options),
+    /// Measure. Never a test: figures depend on the machine.
+    Bench(bench::Options),
     /// Install the Debian packages that building and testing need.
     ///
     /// As root: installs what is missing. Otherwise: names the command to run.
@@ -63,6 +74,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
     interrupt::install()?;
     let workspace = Workspace::locate()?;
     match verb {
+        Verb::Demo(options) => demo::run(&workspace, &options),
+        Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::Setup => setup::run(),
         Verb::Test(options) => Ok(rings::run(&workspace, &options)),
         Verb::Vm(options) => vm::run(&workspace, &options),

@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: figures, many times each, with their spread.
+
+mod node;
+mod stats;
+
+use crate::workspace::Workspace;
+use anyhow::Result;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+    /// Print one JSON object a row instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The daemon: document to packets affected, no-op apply, idle memory. Needs root.
+    Node(node::Options),
+}
+
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    match &options.what {
+        What::Node(node) => {
+            let rows = node::measure(workspace, node)?;
+            stats::print(&rows, options.json);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
