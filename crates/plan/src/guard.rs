@@ -129,7 +129,7 @@ mod tests {
         let (old, new) = (edition(41, CHAIN), edition(42, CHAIN));
         assert_eq!(change(&old, &new, false, 1), Ok(()));
         let error = change(&new, &old, false, 1).unwrap_err();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"/generation: expected at least 42, the generation in force, found 41: this document is older; to return to its contents, raise its generation to 43");
         // A drain does not make an old document young.
         assert_eq!(change(&new, &old, true, 0), Err(error));
     }
@@ -138,14 +138,14 @@ mod tests {
     fn a_generation_has_one_content_until_drained() {
         let (old, new) = (edition(42, CHAIN), edition(42, &format!("{CHAIN} ")));
         assert_eq!(change(&old, &old, false, 1), Ok(()));
-        insta::assert_snapshot!(change(&old, &new, false, 1).unwrap_err(), @"");
+        insta::assert_snapshot!(change(&old, &new, false, 1).unwrap_err(), @"/generation: generation 42 is in force with other contents; raise the generation to 43");
         assert_eq!(change(&old, &new, true, 0), Ok(()));
     }
 
     #[test]
     fn an_empty_document_must_say_that_it_means_it() {
         let (old, empty) = (edition(1, CHAIN), edition(2, ""));
-        insta::assert_snapshot!(change(&old, &empty, false, 3).unwrap_err(), @"");
+        insta::assert_snapshot!(change(&old, &empty, false, 3).unwrap_err(), @r#"document: it is suddenly empty: it has no program in any chain, and 3 of ours run on this host; if that is meant, write `"allow_empty": true` into it, or use `pointsman drain`"#);
         assert_eq!(change(&old, &empty, false, 0), Ok(()));
         assert_eq!(change(&old, &edition(2, r#", "allow_empty": true"#), false, 3), Ok(()));
         // Without a document in force too: pins may have been adopted.
@@ -162,7 +162,7 @@ mod tests {
         let old = edition(1, CHAIN);
         let other =
             document(r#"{"schema": "pointsman.node/v1", "node": "edge-18", "generation": 2}"#);
-        insta::assert_snapshot!(change(&old, &other, false, 1).unwrap_err(), @"");
+        insta::assert_snapshot!(change(&old, &other, false, 1).unwrap_err(), @r#"/node: expected "edge-17", as in the document in force, found "edge-18": this document is for another host; to give this host another name, drain it, stop pointsman-node and start it with an empty state directory"#);
         assert!(change(&old, &other, true, 0).is_err());
     }
 }

@@ -151,6 +151,7 @@ fn accept(
     (plan.diff.change, plan.visible) = match place.way {
         Way::Attach => (HookChange::Attach, vec![attach]),
         Way::Replace => (HookChange::Attach, vec![detach(false), attach]),
+        Way::Move => (HookChange::Attach, vec![detach(true), attach]),
         Way::Swap => (HookChange::Swap, vec![Step::Swap(Swap { chain: chain.clone() })]),
         Way::Reattach => (HookChange::Reattach, vec![detach(true), attach]),
     };

@@ -2,10 +2,12 @@
 
 use crate::Options;
 use crate::chain::pointer;
-use crate::standing::{Standing, owner};
+use crate::standing::{Running, Standing, owner};
 use pointsman_model::HookId;
 use pointsman_model::document::Mode;
-use pointsman_model::observed::{AttachMode, Attachment, Observed, ObservedInterface};
+use pointsman_model::observed::{
+    AttachMode, Attachment, Observed, ObservedInterface, ObservedLink,
+};
 use pointsman_model::plan::{Refusal, RefusalReason};
 
 /// Where a chain goes, and how it gets there.
@@ -24,6 +26,8 @@ pub(crate) enum Way {
     Attach,
     /// Nothing is attached, and a link that has lost its interface is in the way.
     Replace,
+    /// Nothing is attached here; the link in the way runs elsewhere, and its chain ends there.
+    Move,
     /// A chain of ours runs and is replaced without a gap.
     Swap,
     /// A chain of ours runs in another mode: it must go before the new one can come.
@@ -63,6 +67,7 @@ pub(crate) fn place(
 ) -> Result<Place, Obstacle> {
     let name = &hook.interface;
     let obstacle = |reason, inner, message| Obstacle { reason, inner, message };
+    let unsupported = |message| obstacle(RefusalReason::ModeUnsupported, "/xdp/mode", message);
     match standing {
         Standing::Missing => Err(obstacle(
             RefusalReason::InterfaceMissing,
@@ -79,38 +84,39 @@ pub(crate) fn place(
             };
             Err(obstacle(RefusalReason::ForeignProgram, "/xdp", message))
         }
-        Standing::Vacant(interface) | Standing::Dead(interface) => {
-            let Chosen { mode, note } = choose(hook, mode, interface).map_err(|message| {
-                obstacle(RefusalReason::ModeUnsupported, "/xdp/mode", message)
-            })?;
+        Standing::Astray(interface, link) if !options.allow_gap => {
+            let message = astray(hook, observed, interface, link);
+            Err(obstacle(RefusalReason::NeedsGap, "/xdp", message))
+        }
+        Standing::Vacant(interface)
+        | Standing::Dead(interface)
+        | Standing::Astray(interface, _) => {
+            let Chosen { mode, note } = choose(hook, mode, interface).map_err(unsupported)?;
             let way = match standing {
                 Standing::Dead(_) => Way::Replace,
+                Standing::Astray(..) => Way::Move,
                 _ => Way::Attach,
             };
             Ok(Place { interface_index: interface.index, mode, way, note })
         }
-        Standing::Running(interface, running) => {
-            let now = running.mode;
-            let unsupported =
-                |message| obstacle(RefusalReason::ModeUnsupported, "/xdp/mode", message);
-            let wanted = match (mode, now) {
-                (Mode::Auto, Some(now)) => keep(hook, interface, now),
-                (Mode::Native, Some(AttachMode::Native)) => AttachMode::Native.into(),
-                _ => choose(hook, mode, interface).map_err(unsupported)?,
+        Standing::Running(interface, Running { mode: now, .. }) => {
+            let Chosen { mode: to, note } = match (mode, now) {
+                (Mode::Auto, now) => keep(hook, interface, now),
+                (Mode::Native, AttachMode::Native) => AttachMode::Native.into(),
+                (Mode::Native | Mode::Skb, _) => {
+                    choose(hook, mode, interface).map_err(unsupported)?
+                }
             };
-            let way =
-                if now.is_none_or(|now| now == wanted.mode) { Way::Swap } else { Way::Reattach };
-            if let (Way::Reattach, Some(now), false) = (way, now, options.allow_gap) {
+            let way = if now == to { Way::Swap } else { Way::Reattach };
+            if way == Way::Reattach && !options.allow_gap {
                 let message = format!(
-                    "the chain on {name} is attached in {now} mode, and {wanted} mode needs it \
+                    "the chain on {name} is attached in {now} mode, and {to} mode needs it \
                      detached first: packets would pass without a chain for a moment; allow that \
-                     with `apply --allow-gap`",
-                    wanted = wanted.mode
+                     with `apply --allow-gap`"
                 );
                 return Err(obstacle(RefusalReason::NeedsGap, "/xdp/mode", message));
             }
-            let Chosen { mode, note } = wanted;
-            Ok(Place { interface_index: interface.index, mode, way, note })
+            Ok(Place { interface_index: interface.index, mode: to, way, note })
         }
     }
 }
@@ -179,10 +185,33 @@ fn foreign(hook: &HookId, attachment: &Attachment) -> String {
     )
 }
 
+fn astray(
+    hook: &HookId,
+    observed: &Observed,
+    interface: &ObservedInterface,
+    link: &ObservedLink,
+) -> String {
+    let name = &hook.interface;
+    let index = link.interface_index;
+    let at = observed.interfaces.iter().find(|(_, other)| other.index == index);
+    match at {
+        Some((elsewhere, _)) if index != interface.index => format!(
+            "the chain of {hook} runs on {elsewhere}: that interface was renamed, and {name} is \
+             another one; to attach here takes the chain off {elsewhere}; allow that with `apply \
+             --allow-gap`"
+        ),
+        _ => format!(
+            "the pinned link of {hook} says that it runs on {name}, and {name} says that nothing \
+             is attached: the chain may run in another network namespace; to attach here ends it \
+             there; allow that with `apply --allow-gap`"
+        ),
+    }
+}
+
 fn renamed(hook: &HookId, owner: &HookId) -> String {
     let (name, before) = (&hook.interface, &owner.interface);
     format!(
-        "{name} carries the chain of {before}, which it was called before; take {before} out of \
-         the document and apply, then apply again"
+        "{name} carries the chain of {owner}, attached before the interface was renamed; once \
+         {before} is out of the document and that is applied, apply again"
     )
 }

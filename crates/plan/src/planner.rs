@@ -89,7 +89,7 @@ fn unused(wanted: &Wanted<'_>) -> Vec<Note> {
         .map(|name| Note {
             hook: None,
             program: Some(name.clone()),
-            message: format!("program {name} is in no chain; it is not loaded"),
+            message: format!("program {name} is in no chain of this document"),
         })
         .collect()
 }

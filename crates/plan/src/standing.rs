@@ -15,6 +15,9 @@ pub(crate) enum Standing<'a> {
     Vacant(&'a ObservedInterface),
     /// Nothing is attached, and the pinned link is on an interface that is gone.
     Dead(&'a ObservedInterface),
+    /// Nothing is attached, and the pinned link runs elsewhere: its interface was renamed and this
+    /// one got its name, or the kernel says two things at once.
+    Astray(&'a ObservedInterface, &'a ObservedLink),
     /// Our link runs on the interface.
     Running(&'a ObservedInterface, Running<'a>),
     /// Something that is not this hook's is attached.
@@ -24,8 +27,8 @@ pub(crate) enum Standing<'a> {
 /// What our link runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running<'a> {
-    /// Where it is attached, where the kernel tells.
-    pub(crate) mode: Option<AttachMode>,
+    /// Where it is attached.
+    pub(crate) mode: AttachMode,
     /// The chain; `None`: the program is none of the pinned chains.
     pub(crate) chain: Option<(Sequence, Option<&'a ChainRecord>)>,
 }
@@ -37,22 +40,21 @@ impl<'a> Standing<'a> {
         let Some(interface) = observed.interfaces.get(&hook.interface) else {
             return Self::Missing;
         };
-        let on_it = link.filter(|link| link.interface_index == interface.index);
-        match (on_it, &interface.attached) {
-            (Some(link), Some(other)) if other.program_id != link.program_id => {
-                Self::Foreign(interface, other)
+        let here = |link: &ObservedLink| link.interface_index == interface.index;
+        // An index that no interface has is in another namespace, and none of this document's.
+        let seen = |link: &ObservedLink| {
+            observed.interfaces.values().any(|other| other.index == link.interface_index)
+        };
+        match (link, &interface.attached) {
+            (Some(link), Some(attached))
+                if here(link) && attached.program_id == link.program_id =>
+            {
+                let chain = pins.and_then(live);
+                Self::Running(interface, Running { mode: attached.mode, chain })
             }
-            (None, Some(other)) => Self::Foreign(interface, other),
-            // A link that names the interface is attached to it, even where the kernel does not
-            // say of the interface what it runs.
-            (Some(_), attached) => Self::Running(
-                interface,
-                Running {
-                    mode: attached.as_ref().map(|attached| attached.mode),
-                    chain: pins.and_then(live),
-                },
-            ),
-            (None, None) if link.is_some() => Self::Dead(interface),
+            (_, Some(attached)) => Self::Foreign(interface, attached),
+            (Some(link), None) if seen(link) => Self::Astray(interface, link),
+            (Some(_), None) => Self::Dead(interface),
             (None, None) => Self::Vacant(interface),
         }
     }
@@ -68,7 +70,7 @@ impl<'a> Standing<'a> {
     /// Where our chain is attached.
     pub(crate) fn mode(&self) -> Option<AttachMode> {
         match self {
-            Self::Running(_, running) => running.mode,
+            Self::Running(_, running) => Some(running.mode),
             _ => None,
         }
     }

@@ -1,0 +1,278 @@
+//! What holds for every document, every host and every interruption.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod common;
+mod world;
+
+use pointsman_model::api::StepOutcome;
+use pointsman_model::chain::ChainSpec;
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{HookChange, Plan, Step};
+use pointsman_model::{HookId, InterfaceName, MapName, Sha256};
+use pointsman_plan::simulator::{Fault, Runs, Simulator};
+use pointsman_plan::{Host, carry_out, drain};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use world::{Event, Wish, events, wish};
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any history, with crashes and failures in it, then one apply that nothing disturbs: the
+    /// host is as the document wants it, and there is nothing left to do.
+    #[test]
+    fn any_history_converges(history in events(), last in wish()) {
+        let mut world = World::default();
+        history.iter().for_each(|event| world.happen(event));
+        world.apply(&last, None);
+        world.check_converged(&last);
+        world.drain();
+    }
+
+    /// Whatever step of a plan is disturbed, and however, the next applies end in the same state
+    /// as if nothing had happened.
+    #[test]
+    fn no_interruption_changes_where_it_ends(history in events(), last in wish()) {
+        let mut world = World::default();
+        history.iter().for_each(|event| world.happen(event));
+        world.settle_lost_maps();
+        let steps = last.plan(&world.host).steps.len();
+        let mut undisturbed = world.clone();
+        undisturbed.apply(&last, None);
+        undisturbed.check_converged(&last);
+        for at in 0..steps {
+            for fault in [Fault::Fail(at), Fault::Crash(at), Fault::CrashWithin(at)] {
+                let mut disturbed = world.clone();
+                disturbed.apply(&last, Some(fault));
+                disturbed.apply(&last, None);
+                disturbed.check_converged(&last);
+                let (here, there) = (disturbed.essence(&world), undisturbed.essence(&world));
+                prop_assert_eq!(here, there, "{:?}", fault);
+            }
+        }
+    }
+
+    /// Equal input, equal plan; and a plan survives being stored.
+    #[test]
+    fn plans_are_deterministic_values(history in events(), last in wish()) {
+        let mut world = World::default();
+        history.iter().for_each(|event| world.happen(event));
+        let plan = last.plan(&world.host);
+        prop_assert_eq!(&plan, &last.plan(&world.host));
+        let stored = serde_json::to_string(&plan).unwrap();
+        prop_assert_eq!(&plan, &serde_json::from_str::<Plan>(&stored).unwrap());
+        let hooks: Vec<_> = plan.hooks.iter().map(|diff| &diff.hook).collect();
+        prop_assert!(hooks.is_sorted());
+    }
+}
+
+/// A host and what is watched while steps are carried out on it.
+#[derive(Clone, Default)]
+struct World {
+    host: Simulator,
+    /// Whether maps of a running program were lost by hand and not yet replaced.
+    maps_lost: bool,
+}
+
+/// What matters of a host when two ways to it are compared: not sequence numbers, nor ids.
+#[derive(Debug, PartialEq)]
+struct Essence {
+    runs: BTreeMap<InterfaceName, State>,
+    hooks: BTreeSet<HookId>,
+    /// Entries of maps, and whether the maps still hold what they held before.
+    programs: BTreeMap<common::Load, (BTreeMap<MapName, Sha256>, bool)>,
+}
+
+/// What runs on an interface, comparable.
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Nothing,
+    Foreign(u32),
+    Chain(ChainSpec, String),
+}
+
+impl World {
+    fn happen(&mut self, event: &Event) {
+        match event {
+            Event::Apply(wish, fault) => self.apply(wish, *fault),
+            Event::LoseProgram(name) => {
+                self.host.lose_program(name);
+                self.maps_lost = true;
+            }
+            other => other.happen(&mut self.host),
+        }
+    }
+
+    /// Plans and carries out. Without a fault it goes on until there is nothing to do, as the
+    /// daemon does: one round, and a second where a renamed interface becomes free in the first.
+    fn apply(&mut self, wish: &Wish, fault: Option<Fault>) {
+        if let Some(fault) = fault {
+            self.settle_lost_maps();
+            self.host.plant(fault);
+            self.carry_out(&wish.plan(&self.host));
+            self.host.restart();
+            return;
+        }
+        for _ in 0..2 {
+            self.carry_out(&wish.plan(&self.host));
+        }
+        let mut hooks = wish.plan(&self.host).hooks.into_iter();
+        if hooks.all(|diff| diff.change != HookChange::Refused) {
+            self.maps_lost = false;
+        }
+    }
+
+    /// An observer cannot tell maps made anew from those that a chain runs with, so an apply that
+    /// replaces lost maps must not be interrupted.
+    fn settle_lost_maps(&mut self) {
+        if self.maps_lost {
+            self.carry_out(&drain(&self.host.observe()));
+            self.maps_lost = false;
+        }
+    }
+
+    fn carry_out(&mut self, plan: &Plan) {
+        let allowed = Allowed::new(plan, &self.host);
+        let maps_lost = self.maps_lost;
+        let mut watched = Watched { host: &mut self.host, allowed: &allowed, maps_lost };
+        let results = carry_out(plan, &mut watched, &mut || Duration::ZERO);
+        let done = |step: usize| results[step].outcome == StepOutcome::Done;
+        // A hook of which every step was done is where it should be, whatever became of others.
+        for diff in &plan.hooks {
+            let mut steps =
+                (0..results.len()).filter(|&at| plan.steps[at].hook() == Some(&diff.hook));
+            let changes = !matches!(diff.change, HookChange::Refused | HookChange::Unchanged);
+            if changes && steps.all(done) {
+                let expected = diff.after.as_ref();
+                let state = state(&self.host, &diff.hook.interface);
+                match (expected, state) {
+                    (Some(spec), State::Chain(found, mode)) => {
+                        assert_eq!((spec, &mode), (&found, &diff.mode.unwrap().to_string()));
+                    }
+                    (Some(_), other) => panic!("{} runs {other:?}", diff.hook),
+                    // The interface may run another's chain: one renamed since it was attached.
+                    (None, _) => assert!(!self.host.observe().hooks.contains_key(&diff.hook)),
+                }
+            }
+        }
+        // Without a fault, no step may fail: a planner asks for nothing that cannot be done.
+        let failed = results.iter().find(|r| {
+            matches!(&r.outcome, StepOutcome::Failed(why)
+            if !why.contains("planted") && !why.contains("crashed"))
+        });
+        assert_eq!(failed, None);
+        assert_eq!(self.host.violations(), [""; 0]);
+    }
+
+    fn check_converged(&self, wish: &Wish) {
+        let plan = wish.plan(&self.host);
+        assert_eq!(plan.steps, []);
+        let observed = self.host.observe();
+        let mut used = BTreeSet::new();
+        for diff in &plan.hooks {
+            let interface = &diff.hook.interface;
+            if diff.change == HookChange::Refused {
+                continue;
+            }
+            let spec = diff.after.as_ref().expect("a hook that is not wanted is gone");
+            let mode = diff.mode.unwrap().to_string();
+            assert_eq!(state(&self.host, interface), State::Chain(spec.clone(), mode));
+            assert!(self.maps_lost || self.host.uses_pinned_maps(interface));
+            assert_eq!(observed.hooks[&diff.hook].chains.len(), 1, "leftovers of {interface}");
+            used.extend(spec.members.iter().map(|m| (m.program.clone(), m.fingerprint.clone())));
+        }
+        for (program, digests) in wish.entries() {
+            let holds = |observed: &Observed| observed.programs[&program].entries.clone();
+            if used.contains(&program) {
+                for (map, digest) in digests {
+                    assert_eq!(holds(&observed).get(&map), Some(&digest), "{map}");
+                }
+            }
+        }
+        if plan.refusals.is_empty() {
+            let pinned: BTreeSet<_> = observed.programs.keys().cloned().collect();
+            assert_eq!(pinned, used, "nothing is pinned that no chain uses");
+        }
+    }
+
+    fn drain(&mut self) {
+        self.carry_out(&drain(&self.host.observe()));
+        let observed = self.host.observe();
+        assert_eq!((observed.hooks.len(), observed.programs.len()), (0, 0));
+    }
+
+    fn essence(&self, before: &Self) -> Essence {
+        let observed = self.host.observe();
+        let programs = observed.programs.iter().map(|(load, pinned)| {
+            let instance = |host: &Simulator| host.instance(&load.0, &load.1);
+            let kept = instance(&before.host) == instance(&self.host);
+            (load.clone(), (pinned.entries.clone(), kept))
+        });
+        let interfaces = observed.interfaces.keys();
+        Essence {
+            runs: interfaces.map(|name| (name.clone(), state(&self.host, name))).collect(),
+            hooks: observed.hooks.keys().cloned().collect(),
+            programs: programs.collect(),
+        }
+    }
+}
+
+fn state(host: &Simulator, interface: &InterfaceName) -> State {
+    match host.runs(interface) {
+        Runs::Nothing => State::Nothing,
+        Runs::Foreign(id) => State::Foreign(id),
+        Runs::Chain(spec, mode) => State::Chain(spec.clone(), mode.to_string()),
+    }
+}
+
+/// What may run on each interface while a plan is carried out.
+struct Allowed(BTreeMap<InterfaceName, Vec<State>>);
+
+impl Allowed {
+    fn new(plan: &Plan, host: &Simulator) -> Self {
+        let observed = host.observe();
+        let interfaces = observed.interfaces.iter().map(|(name, interface)| {
+            let mut states = vec![state(host, name)];
+            for diff in &plan.hooks {
+                let link = observed.hooks.get(&diff.hook).and_then(|hook| hook.link.as_ref());
+                let on_it = link.is_some_and(|link| link.interface_index == interface.index);
+                // Without a chain only where the document does not want one any more, or where
+                // the plan says that it opens a gap.
+                let opens_gap = plan.steps.iter().any(
+                    |step| matches!(step, Step::Detach(d) if d.hook == diff.hook && d.opens_gap),
+                );
+                if on_it && (diff.change == HookChange::Detach || opens_gap) {
+                    states.push(State::Nothing);
+                }
+                if let (true, Some(spec), Some(mode)) =
+                    (diff.hook.interface == *name, &diff.after, diff.mode)
+                {
+                    states.push(State::Chain(spec.clone(), mode.to_string()));
+                }
+            }
+            (name.clone(), states)
+        });
+        Self(interfaces.collect())
+    }
+}
+
+/// Looks at the whole host after every step.
+struct Watched<'a> {
+    host: &'a mut Simulator,
+    allowed: &'a Allowed,
+    maps_lost: bool,
+}
+
+impl Host for Watched<'_> {
+    fn execute(&mut self, step: &Step) -> Result<(), String> {
+        let result = self.host.execute(step);
+        for (interface, allowed) in &self.allowed.0 {
+            let now = state(self.host, interface);
+            assert!(allowed.contains(&now), "{step}: {interface} runs {now:?}");
+            let whole = self.maps_lost || self.host.uses_pinned_maps(interface);
+            assert!(whole, "{step}: the chain on {interface} lost maps that it uses");
+        }
+        result
+    }
+}

@@ -1,0 +1,179 @@
+//! Random documents, and random things that happen to a host.
+
+use crate::common::{Bench, hook, interface, program};
+use pointsman_model::facts::ProgramProblem;
+use pointsman_model::observed::AttachMode;
+use pointsman_model::plan::{Plan, entries_digest};
+use pointsman_model::{Fingerprint, MapName, ProgramName, Sha256};
+use pointsman_plan::simulator::{Fault, Simulator};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const PROGRAMS: [&str; 5] = ["plain", "deep", "tail", "frags", "odd"];
+const INTERFACES: [&str; 4] = ["eth0", "eth1", "eth2", "lo"];
+
+/// A document, with the state of the objects that it names.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    programs: Vec<Version>,
+    interfaces: Vec<Option<Xdp>>,
+    allow_gap: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Version {
+    number: u32,
+    broken: bool,
+    entries: Vec<u32>,
+}
+
+#[derive(Debug, Clone)]
+struct Xdp {
+    mode: &'static str,
+    /// Per program: priority, actions, enforce; `None`: not in the chain.
+    chain: Vec<Option<(u32, Vec<&'static str>, bool)>>,
+}
+
+/// Something that happens to a host.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    Apply(Wish, Option<Fault>),
+    Create(&'static str, Option<bool>),
+    Remove(&'static str),
+    Rename(&'static str, &'static str),
+    Foreign(&'static str, AttachMode),
+    Unforeign(&'static str),
+    LoseChains(&'static str),
+    SpoilRecords(&'static str),
+    LoseProgram(ProgramName),
+}
+
+impl Event {
+    /// Lets it happen; applying is up to the caller.
+    pub(crate) fn happen(&self, host: &mut Simulator) {
+        match self {
+            Self::Create("lo", _) => drop(host.add_loopback(&interface("lo"))),
+            Self::Create(name, native) => drop(host.add_interface(&interface(name), *native)),
+            Self::Remove(name) => host.remove_interface(&interface(name)),
+            Self::Rename(from, to) => host.rename_interface(&interface(from), &interface(to)),
+            Self::Foreign(name, mode) => {
+                let _taken = host.attach_foreign(&interface(name), "theirs", *mode);
+            }
+            Self::Unforeign(name) => host.detach_foreign(&interface(name)),
+            Self::LoseChains(name) => host.lose_chains(&hook(name)),
+            Self::SpoilRecords(name) => host.spoil_records(&hook(name)),
+            Self::Apply(..) | Self::LoseProgram(_) => unreachable!("the caller does these"),
+        }
+    }
+}
+
+impl Wish {
+    pub(crate) fn plan(&self, host: &Simulator) -> Plan {
+        let bench = self.bench();
+        bench.plan(&bench.document(1, &self.document()), host)
+    }
+
+    /// Per program, the entries its maps should hold.
+    pub(crate) fn entries(
+        &self,
+    ) -> BTreeMap<(ProgramName, Fingerprint), BTreeMap<MapName, Sha256>> {
+        let bench = self.bench();
+        let sound = bench.programs.iter().filter_map(|(name, program)| {
+            let program = program.as_ref().ok()?;
+            let digests = program.maps.iter();
+            let digests = digests.map(|(map, entries)| (map.clone(), entries_digest(entries)));
+            Some(((name.clone(), program.fingerprint()), digests.collect()))
+        });
+        sound.collect()
+    }
+
+    fn bench(&self) -> Bench {
+        let mut bench = Bench::with(&[]);
+        bench.options.allow_gap = self.allow_gap;
+        for (name, version) in PROGRAMS.iter().zip(&self.programs) {
+            let facts = bench.program(name, version.number);
+            match *name {
+                "deep" => {
+                    facts.main_stack = 300;
+                    facts.called_stack = 128 * version.number;
+                }
+                "tail" => {
+                    facts.tail_calls = true;
+                    facts.frags = false;
+                }
+                "frags" => facts.frags = version.number % 2 == 0,
+                "odd" => facts.unfusable = (version.number == 3).then(|| "it throws".into()),
+                _ => {}
+            }
+            if !version.entries.is_empty() {
+                bench.entries(name, "map", &version.entries);
+            }
+            if version.broken {
+                let problem = ProgramProblem { message: "not an ELF".into(), log: None };
+                bench.programs.insert(program(name), Err(problem));
+            }
+        }
+        bench
+    }
+
+    fn document(&self) -> Value {
+        let interfaces = INTERFACES.iter().zip(&self.interfaces).filter_map(|(name, xdp)| {
+            let Xdp { mode, chain } = xdp.as_ref()?;
+            let chain: Vec<_> = PROGRAMS
+                .iter()
+                .zip(chain)
+                .filter_map(|(program, member)| {
+                    let (priority, actions, enforce) = member.as_ref()?;
+                    Some(json!({"program": program, "priority": priority,
+                        "chain_call_actions": actions, "enforce": enforce}))
+                })
+                .collect();
+            Some(((*name).to_owned(), json!({"xdp": {"mode": mode, "chain": chain}})))
+        });
+        Value::Object(interfaces.collect())
+    }
+}
+
+pub(crate) fn wish() -> impl Strategy<Value = Wish> {
+    let version = (1..=3u32, prop::bool::weighted(0.05), vec(0..3u32, 0..3))
+        .prop_map(|(number, broken, entries)| Version { number, broken, entries });
+    let actions = prop::sample::subsequence(vec!["drop", "pass", "tx"], 0..=3);
+    let member = (1..4u32, actions, prop::bool::weighted(0.8));
+    let mode = prop::sample::select(vec!["auto", "auto", "native", "skb"]);
+    let xdp = (mode, vec(prop::option::of(member), PROGRAMS.len()))
+        .prop_map(|(mode, chain)| Xdp { mode, chain });
+    let interfaces = vec(prop::option::weighted(0.7, xdp), INTERFACES.len());
+    (vec(version, PROGRAMS.len()), interfaces, any::<bool>())
+        .prop_map(|(programs, interfaces, allow_gap)| Wish { programs, interfaces, allow_gap })
+}
+
+/// A history that begins with interfaces and goes on with anything.
+pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
+    let name = || prop::sample::select(INTERFACES.to_vec());
+    let native = prop::sample::select(vec![None, Some(true), Some(true), Some(false)]);
+    let mode = prop::sample::select(vec![AttachMode::Native, AttachMode::Skb]);
+    let fault = (0..3u8, 0..16usize).prop_map(|(kind, at)| match kind {
+        0 => Fault::Fail(at),
+        1 => Fault::Crash(at),
+        _ => Fault::CrashWithin(at),
+    });
+    let anything = prop_oneof![
+        8 => (wish(), prop::option::of(fault)).prop_map(|(wish, fault)| Event::Apply(wish, fault)),
+        2 => (name(), native.clone()).prop_map(|(name, native)| Event::Create(name, native)),
+        1 => name().prop_map(Event::Remove),
+        1 => (name(), name()).prop_map(|(from, to)| Event::Rename(from, to)),
+        1 => (name(), mode).prop_map(|(name, mode)| Event::Foreign(name, mode)),
+        1 => name().prop_map(Event::Unforeign),
+        1 => name().prop_map(Event::LoseChains),
+        1 => name().prop_map(Event::SpoilRecords),
+        1 => prop::sample::select(PROGRAMS.to_vec())
+            .prop_map(|name| Event::LoseProgram(program(name))),
+    ];
+    (vec(native, INTERFACES.len()), vec(anything, 0..10)).prop_map(|(natives, rest)| {
+        let created =
+            INTERFACES.iter().zip(natives).map(|(name, native)| Event::Create(name, native));
+        created.chain(rest).collect()
+    })
+}
