@@ -1,0 +1,310 @@
+//! The command as an operator and a script see it: output, errors, exit codes, signals.
+
+mod fake_node;
+
+use fake_node::{FakeNode, Served};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
+
+fn command(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).env("POINTSMAN_NODE", socket).stdin(Stdio::null());
+    command
+}
+
+fn run(node: &FakeNode, arguments: &[&str]) -> Output {
+    command(node.socket(), arguments).output().unwrap()
+}
+
+fn with_stdin(node: &FakeNode, arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = command(node.socket(), arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The command may end before it has read all: that is what some tests are about.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+const REFUSAL: &str = r#"{"reason":"interface_missing","pointer":"/interfaces/eth9",
+    "hook":{"interface":"eth9","kind":"xdp"},"program":null,
+    "message":"interface eth9 does not exist","log":null}"#;
+const STEP: &str = r#"{"step":"release_hook","hook":{"interface":"eth0","kind":"xdp"}}"#;
+
+fn plan(steps: &str, refusals: &str) -> String {
+    format!(r#"{{"generation":3,"steps":[{steps}],"refusals":[{refusals}],"notes":[],"hooks":[]}}"#)
+}
+
+fn report(outcome: &str, refusals: &str) -> String {
+    let plan = plan("", refusals);
+    format!(
+        r#"{{"outcome":"{outcome}","plan":{plan},"results":[],"refusals":[{refusals}],
+            "visible_micros":0,"total_micros":800}}"#
+    )
+}
+
+#[test]
+fn plan_ends_with_a_code_for_nothing_pending_and_refused() {
+    for (answer, code) in
+        [(plan("", ""), 0), (plan(STEP, ""), 4), (plan("", REFUSAL), 3), (plan(STEP, REFUSAL), 3)]
+    {
+        let node = FakeNode::new(move |_| Served::ok(&answer));
+        let output = with_stdin(&node, &["plan", "-"], b"the document");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(stdout(&output).starts_with("plan for generation 3: "), "{output:?}");
+        let [request] = &node.requests()[..] else { panic!("one request") };
+        assert!(request.starts_with("POST /v1/plan HTTP/1.1\r\n"), "{request}");
+        assert!(request.ends_with("\r\n\r\nthe document"), "{request}");
+    }
+}
+
+#[test]
+fn apply_ends_with_a_code_for_done_and_refused() {
+    for (answer, code) in [
+        (report("unchanged", ""), 0),
+        (report("applied", ""), 0),
+        (report("partly", REFUSAL), 3),
+        (report("refused", REFUSAL), 3),
+    ] {
+        let node = FakeNode::new(move |_| Served::ok(&answer));
+        let output = with_stdin(&node, &["apply", "--allow-gap", "-"], b"{}");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(stderr(&output), "");
+        let [request] = &node.requests()[..] else { panic!("one request") };
+        assert!(request.starts_with("PUT /v1/document?allow_gap=true HTTP/1.1\r\n"), "{request}");
+    }
+}
+
+#[test]
+fn json_output_is_the_answer() {
+    let node = FakeNode::new(|_| Served::ok(&report("partly", REFUSAL)));
+    let output = with_stdin(&node, &["--json", "apply", "-"], b"{}");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let answered: Value = serde_json::from_str(&report("partly", REFUSAL)).unwrap();
+    assert_eq!(printed, answered);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn an_invalid_document_has_a_line_for_every_error() {
+    let problem = r#"{"kind":"invalid_document","status":422,"title":"the document is not valid",
+        "errors":[{"pointer":"/node","message":"expected a name"},
+                  {"pointer":"/interfaces/eth0/xdp/chain/0/program","message":"expected another"}]}"#;
+    let node = FakeNode::new(move |_| Served::problem("422 Unprocessable Content", problem));
+    let output = with_stdin(&node, &["apply", "-"], b"{}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    assert_eq!(
+        stderr(&output),
+        "pointsman: the document is not valid\n/node: expected a name\n\
+         /interfaces/eth0/xdp/chain/0/program: expected another\n"
+    );
+    let output = with_stdin(&node, &["apply", "-", "--json"], b"{}");
+    let printed: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(printed, serde_json::from_str::<Value>(problem).unwrap());
+}
+
+#[test]
+fn a_document_that_cannot_be_read_or_is_too_large_never_reaches_the_node() {
+    let node = FakeNode::new(|_| Served::ok(&plan("", "")));
+    let output = run(&node, &["plan", "/nonexistent/node.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot read /nonexistent/node.json: No such"), "{output:?}");
+    let output = with_stdin(&node, &["apply", "-"], &vec![b' '; 10 << 20]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("larger than the limit of 8388608 bytes"), "{output:?}");
+    assert_eq!(node.requests(), Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_socket_is_one_clear_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("absent.sock");
+    let output = command(&socket, &["status"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "pointsman: there is no socket {}: start pointsman-node, or name its socket with --node \
+         or POINTSMAN_NODE\n",
+        socket.display()
+    );
+    assert_eq!(stderr(&output), expected);
+    let output = command(&socket, &["status", "--json"]).output().unwrap();
+    let printed: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(printed["kind"], "node_unreachable");
+}
+
+#[test]
+fn a_socket_of_others_says_permission_denied() {
+    let node = FakeNode::new(|_| Served::ok("{}"));
+    fs::set_permissions(node.socket(), fs::Permissions::from_mode(0)).unwrap();
+    let mut command = command(node.socket(), &["status"]);
+    if rustix::process::geteuid().is_root() {
+        // Root may open every socket: run as nobody, from a place that nobody can reach.
+        let directory = node.socket().parent().unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = directory.join("pointsman");
+        fs::copy(BINARY, &copy).unwrap();
+        command = Command::new(copy);
+        command.args(["status", "--node"]).arg(node.socket()).uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("permission denied on"), "{output:?}");
+    assert!(stderr(&output).contains("use sudo"), "{output:?}");
+}
+
+const DRAINED: &str = r#"{"results":[],"failures":[]}"#;
+
+#[test]
+fn drain_needs_yes_where_nobody_can_be_asked() {
+    let node = FakeNode::new(|_| Served::ok(DRAINED));
+    let output = run(&node, &["drain"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("give --yes"), "{output:?}");
+    assert_eq!(node.requests(), Vec::<String>::new());
+    let output = run(&node, &["drain", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(node.requests()[0].starts_with("POST /v1/drain "));
+}
+
+#[test]
+fn drain_says_what_is_left() {
+    let node = FakeNode::new(|_| Served::ok(r#"{"results":[],"failures":["a pin: busy"]}"#));
+    let output = run(&node, &["drain", "--yes"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(stdout(&output).contains("a pin: busy"), "{output:?}");
+}
+
+#[test]
+fn drain_asks_on_a_terminal_and_takes_only_yes() {
+    let status = r#"{"version":"0.1.0","pid":1,"uptime_seconds":1,"node":"edge-17","generation":1,
+        "drained":false,"document":"/d","refused_document":null,"hooks":[],"foreign":[],
+        "refusals":[],"notes":[]}"#;
+    let node = FakeNode::new(move |request| match request.starts_with("POST") {
+        true => Served::ok(DRAINED),
+        false => Served::ok(status),
+    });
+    for (answer, code, requests) in [("\n", 1, 1), ("no\n", 1, 2), ("y\n", 0, 4)] {
+        let (terminal, other_end) = fake_node::terminal();
+        let mut command = command(node.socket(), &["drain"]);
+        command.stdin(other_end).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        fs::File::from(terminal.try_clone().unwrap()).write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(stderr(&output).contains("drain edge-17: no chain runs"), "{output:?}");
+        assert_eq!(node.requests().len(), requests);
+    }
+}
+
+const COUNTERS: &str = r#"{"at_unix_ms":1000,"hooks":[{"hook":{"interface":"eth0","kind":"xdp"},
+    "programs":[],"passed_end":7}]}"#;
+
+#[test]
+fn a_watch_ends_with_ctrl_c() {
+    let node = FakeNode::new(|_| Served::ok(COUNTERS));
+    let mut command = command(node.socket(), &["counters", "--watch", "--interval", "100ms"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // Two looks, each with this line.
+    for _ in 0..2 {
+        assert!(lines.any(|line| line.unwrap() == "  passed at the end: 7"));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_closed_output_ends_a_watch_and_is_no_error() {
+    let node = FakeNode::new(|_| Served::ok(COUNTERS));
+    let arguments = ["--json", "counters", "--watch", "--interval", "100ms"];
+    let mut command = command(node.socket(), &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let counters: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(counters["hooks"][0]["passed_end"], 7);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_watch_outlives_the_node() {
+    let node = FakeNode::new(|_| Served::ok(COUNTERS));
+    let arguments = ["--json", "counters", "--watch", "--interval", "100ms"];
+    let mut command = command(node.socket(), &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut looks = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(looks.next().unwrap().is_ok());
+    let directory = node.stop();
+    let error = errors.next().unwrap().unwrap();
+    assert!(error.ends_with("the watch waits for it"), "{error}");
+    let _node = FakeNode::within(directory, |_| Served::ok(&COUNTERS.replace("1000", "2000")));
+    // Looks from before may still be on their way.
+    assert!(looks.any(|look| look.unwrap().contains("2000")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_terminal_is_redrawn_and_coloured_unless_no_color_is_set() {
+    let node = FakeNode::new(|_| Served::ok(COUNTERS));
+    for (no_color, coloured) in [("", true), ("1", false)] {
+        let (terminal, other_end) = fake_node::terminal();
+        let arguments = ["counters", "--watch", "--interval", "100ms"];
+        let mut command = command(node.socket(), &arguments);
+        command.env("NO_COLOR", no_color).env("TERM", "xterm").stdout(other_end);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        drop(command);
+        let mut shown = String::new();
+        let mut lines = BufReader::new(fs::File::from(terminal)).lines();
+        while shown.matches("passed at the end").count() < 2 {
+            shown += &(lines.next().unwrap().unwrap() + "\n");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Time, empty line, hook, sum.
+        assert!(shown.contains("\u{1b}[4A\u{1b}[J"), "{shown:?}");
+        assert_eq!(shown.contains("\u{1b}[1meth0/xdp"), coloured, "{shown:?}");
+    }
+}
+
+#[test]
+fn schema_and_completions_need_no_node() {
+    let absent = Path::new("/nonexistent/node.sock");
+    let output = command(absent, &["schema"]).output().unwrap();
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema, pointsman_model::document::json_schema());
+    for shell in ["bash", "zsh", "fish"] {
+        let output = command(absent, &["completions", shell]).output().unwrap();
+        assert!(output.status.success() && stdout(&output).contains("allow-gap"), "{shell}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    let absent = Path::new("/nonexistent/node.sock");
+    for arguments in [&["fly"][..], &["apply"], &["counters", "--interval", "1s"]] {
+        let output = command(absent, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}

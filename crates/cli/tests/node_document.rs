@@ -1,0 +1,151 @@
+//! Keeps docs/node-document.md true: its examples are documents, its field and error names real.
+
+use pointsman_model::Document;
+use pointsman_model::document::{MAX_BYTES, json_schema};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const PAGE: &str = include_str!("../../../docs/node-document.md");
+
+fn examples() -> Vec<&'static str> {
+    let blocks = PAGE.split("```json\n").skip(1);
+    blocks.map(|block| block.split_once("```").expect("a block that ends").0).collect()
+}
+
+#[test]
+fn every_example_is_a_valid_document() {
+    assert!(examples().len() >= 6, "{} examples", examples().len());
+    for example in examples() {
+        if let Err(errors) = Document::parse(example.as_bytes()) {
+            panic!("{errors:?} in\n{example}");
+        }
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_page() {
+    let [short, long, ..] = examples()[..] else { panic!("no two examples") };
+    let [short, long] = [short, long].map(|text| Document::parse(text.as_bytes()).unwrap());
+    assert_eq!(short, long);
+}
+
+#[test]
+fn every_field_and_word_of_the_schema_is_explained() {
+    fn names<'a>(schema: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match schema {
+            Value::Object(fields) => {
+                if let Some(Value::Object(properties)) = fields.get("properties") {
+                    found.extend(properties.keys().map(String::as_str));
+                }
+                if let Some(Value::Array(words)) = fields.get("enum") {
+                    found.extend(words.iter().filter_map(Value::as_str));
+                }
+                fields.values().for_each(|field| names(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| names(item, found)),
+            _ => {}
+        }
+    }
+    let schema = json_schema();
+    let mut found = BTreeSet::new();
+    names(&schema, &mut found);
+    assert!(found.len() > 25, "{found:?}");
+    let missing: Vec<_> = found
+        .into_iter()
+        .filter(|name| {
+            !PAGE.contains(&format!("`{name}`")) && !PAGE.contains(&format!("`\"{name}\"`"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "not on the page: {missing:?}");
+}
+
+/// A document with something wrong in it, and the row of the page's table that explains it.
+#[test]
+fn the_errors_of_the_page_are_real() {
+    let head = r#""schema": "pointsman.node/v1", "node": "a", "generation": 1"#;
+    let top = |rest: &str| format!("{{{head}, {rest}}}");
+    let program = |rest: &str| top(&format!(r#""programs": {{"p": {{{rest}}}}}"#));
+    let object = |rest: &str| program(&format!(r#""object": {{{rest}}}"#));
+    let interface = |rest: &str| {
+        let count = r#""programs": {"p": {"builtin": "counting-pass"}}"#;
+        top(&format!(r#"{count}, "interfaces": {{"eth0": {{{rest}}}}}"#))
+    };
+    let chain = |rest: &str| interface(&format!(r#""xdp": {{"chain": [{rest}]}}"#));
+    let many: Vec<_> = (0..129).map(|n| format!(r#"{{"program": "p{n}"}}"#)).collect();
+    let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let cases = [
+        ("missing field", "{}".into()),
+        ("unknown field", top(r#""note": 1"#)),
+        ("unknown variant", interface(r#""xdp": {"mode": "fast", "chain": []}"#)),
+        ("duplicate field", top(r#""node": "b""#)),
+        ("duplicate key", program(r#""builtin": "counting-pass", "globals": {"a": 1, "a": 2}"#)),
+        ("invalid type", chain(r#"{"program": "p", "enforce": "no"}"#)),
+        ("invalid value", chain(r#"{"program": "p", "priority": -1}"#)),
+        ("this version does not act on this section", top(r#""companions": {}"#)),
+        ("this version does not act on this section", interface(r#""tc": {}"#)),
+        ("this version does not act on this section", interface(r#""queues": {}"#)),
+        ("this version does not act on this section", interface(r#""flows": []"#)),
+        ("this version does not act on this section", chain(r#"{"program": "p", "slot": "own"}"#)),
+        (
+            "this version does not act on this section",
+            program(
+                r#""builtin": "counting-pass", "maps": {"counts": {"entries": [],
+                    "on_upgrade": "keep"}}"#,
+            ),
+        ),
+        (
+            "expected a number of at least 1",
+            r#"{"schema": "pointsman.node/v1", "node": "a", "generation": 0}"#.into(),
+        ),
+        (
+            "is not a valid node name",
+            r#"{"schema": "pointsman.node/v1", "node": "a b", "generation": 1}"#.into(),
+        ),
+        ("is not a valid program name", top(r#""programs": {"": {}}"#)),
+        ("is not a valid interface name", top(r#""interfaces": {"a/b": {}}"#)),
+        ("is not a valid entry name", program(r#""builtin": "counting-pass", "entry": "1a""#)),
+        ("is not a valid sha256", object(r#""sha256": "9F86""#)),
+        ("expected `object` or `builtin`", program("")),
+        (
+            "expected one of `object` and `builtin`, found both",
+            program(r#""builtin": "counting-pass", "object": {"path": "/a"}"#),
+        ),
+        (
+            "expected exactly one of `path`, `inline`, `url`, or `sha256` alone",
+            object(r#""path": "/a", "inline": """#),
+        ),
+        ("expected `sha256` beside `url`", object(r#""url": "https://objects.example/a.o""#)),
+        ("expected an absolute path", object(r#""path": "a.o""#)),
+        ("expected base64", object(r#""inline": "f0VMRg""#)),
+        (
+            "expected an http or https URL",
+            object(&format!(r#""url": "file:///a.o", "sha256": "{hash}""#)),
+        ),
+        (
+            "differs from the hash of the inline object",
+            object(&format!(r#""inline": "AAAA", "sha256": "{hash}""#)),
+        ),
+        ("expected a name from /programs", chain(r#"{"program": "q"}"#)),
+        ("is in this chain already", chain(r#"{"program": "p"}, {"program": "p"}"#)),
+        ("is listed twice", chain(r#"{"program": "p", "chain_call_actions": ["pass", "pass"]}"#)),
+        ("expected at most 128 programs", chain(&many.join(", "))),
+        ("is larger than the limit of 8388608", " ".repeat(MAX_BYTES + 1)),
+    ];
+    let mut explained = BTreeSet::new();
+    for (message, document) in cases {
+        let errors = Document::parse(document.as_bytes()).expect_err(message);
+        assert!(
+            errors.iter().any(|error| error.to_string().contains(message)),
+            "{message}: {errors:?}"
+        );
+        assert!(PAGE.contains(message), "not on the page: {message}");
+        explained.insert(message);
+    }
+    // And every row of the page's table has its case above.
+    let table = PAGE.split_once("| message | what to do |").expect("the table of errors").1;
+    let rows: Vec<_> = table.lines().filter(|row| row.starts_with("| `")).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for row in rows {
+        assert!(explained.iter().any(|message| row.contains(message)), "no case for {row}");
+    }
+}
