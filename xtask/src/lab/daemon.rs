@@ -124,6 +124,12 @@ impl Daemon {
         command
     }
 
+    /// Whether it ends within this time.
+    fn has_ended(&self, limit: Duration) -> bool {
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(poll(&mut ended, Some(&timespec(limit))), Ok(1..))
+    }
+
     fn log_tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
@@ -133,13 +139,15 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // The daemon leaves its chains running when it ends; this lab's must go.
-        if let Err(error) = self.tell(&["drain", "--yes"]) {
+        // The daemon leaves its chains running when it ends; this lab's must go. One that ended by
+        // itself cannot be asked: its pins go with the lab's BPF file system.
+        if !self.has_ended(Duration::ZERO)
+            && let Err(error) = self.tell(&["drain", "--yes"])
+        {
             eprintln!("cannot drain the daemon: {error:#}");
         }
         let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
-        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if !matches!(poll(&mut ended, Some(&timespec(PATIENCE))), Ok(1..)) {
+        if !self.has_ended(PATIENCE) {
             eprintln!("the daemon does not end: killing it");
             let _ = self.child.kill();
         }
