@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 struct Prepared {
     document: Document,
     digest: Sha256,
-    observed: Observed,
     resolved: Resolved,
     plan: Plan,
 }
@@ -39,7 +38,7 @@ impl Engine {
         let prepared = self.prepare(request, true)?;
         let before = self.state.state().clone();
         let edition = self.accept(request, &prepared)?;
-        let Prepared { document, observed, resolved, plan, .. } = prepared;
+        let Prepared { document, resolved, plan, .. } = prepared;
         self.cache.prune(&resolved, true);
         self.refused = None;
 
@@ -55,7 +54,7 @@ impl Engine {
         let mut notes = plan.notes.clone();
         notes.extend(self.remember(next));
         if changed {
-            self.collect(&observed);
+            self.collect();
         }
         self.last = LastPlan {
             wanted: wanted.clone(),
@@ -109,7 +108,7 @@ impl Engine {
             observed = self.observe()?;
         }
         let plan = self.make_plan(&document, &resolved, &observed, request.options);
-        Ok(Prepared { document, digest, observed, resolved, plan })
+        Ok(Prepared { document, digest, resolved, plan })
     }
 
     fn guard(
@@ -228,7 +227,11 @@ impl Engine {
     }
 
     /// Removes documents and objects that nobody can ask for any more.
-    fn collect(&mut self, observed: &Observed) {
+    fn collect(&mut self) {
+        let Ok(observed) = self.kernel.observe() else {
+            // The next apply collects them.
+            return;
+        };
         let chains = observed.hooks.values().flat_map(|hook| hook.chains.values());
         let records = chains.filter_map(|chain| chain.record.as_ref());
         let running = records.flat_map(|record| record.spec.members.iter().map(|m| m.object));

@@ -1,0 +1,353 @@
+//! A daemon's engine over a simulated host.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use pointsman_fuse::layout::StackRounding;
+use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
+use pointsman_model::document::Builtin;
+use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{Plan, ResolvedProgram, Step};
+use pointsman_model::status::{Counters, FusedProgram, HookCounters, ProgramCounters, Status};
+use pointsman_model::{EntryName, Fingerprint, HookId, InterfaceName, ProgramName, Verdicts};
+use pointsman_node::disk::CreateAside;
+use pointsman_node::engine::{Engine, Handle, Message, Reply, Request};
+use pointsman_node::host::{Kernel, KernelError, Objects};
+use pointsman_node::resolve::MAX_OBJECT;
+use pointsman_node::state::StateFile;
+use pointsman_node::store::Store;
+use pointsman_plan::simulator::{Runs, Simulator};
+use pointsman_plan::{Caps, Host as _, Options};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::runtime::{Builder, Runtime};
+
+/// A host that outlives its daemons: kernel and disk.
+pub(crate) struct TestHost {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What a test looks at and turns on while a daemon runs.
+#[derive(Default)]
+pub(crate) struct Shared {
+    sim: Mutex<Simulator>,
+    /// How many programs were loaded to look at them.
+    pub(crate) inspected: AtomicUsize,
+    /// Whether observing fails.
+    pub(crate) blind: AtomicBool,
+    /// A planted fault ends the daemon at once, as a kill would.
+    pub(crate) dies: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn sim(&self) -> MutexGuard<'_, Simulator> {
+        self.sim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TestHost {
+    /// A host with interfaces `a` and `b`.
+    pub(crate) fn new() -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.sim().add_interface(&interface("a"), Some(true));
+        shared.sim().add_interface(&interface("b"), Some(true));
+        Self { directory: tempfile::tempdir().unwrap(), shared }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn document(&self) -> PathBuf {
+        self.path("node.json")
+    }
+
+    pub(crate) fn kernel(&self) -> Box<dyn Kernel> {
+        Box::new(TestKernel {
+            shared: self.shared.clone(),
+            caps: Caps {
+                stack_rounding: StackRounding::To16,
+                freplace: Err("the host is simulated".into()),
+            },
+        })
+    }
+
+    /// Starts a daemon and returns when it is ready.
+    pub(crate) fn start(&self) -> Node {
+        let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
+        Node::run(engine)
+    }
+
+    /// Starts a daemon whose files are created by `create`.
+    pub(crate) fn start_with(&self, create: CreateAside) -> Node {
+        let state_dir = self.path("state");
+        let state = StateFile::open(&state_dir).unwrap().created_by(create);
+        let objects = Store::open(&state_dir.join("objects"), MAX_OBJECT).unwrap();
+        let objects = objects.created_by(create);
+        Node::run(Engine::with(self.kernel(), state, objects, &state_dir, &self.document()))
+    }
+
+    /// The host loses power: pins go, disks stay.
+    pub(crate) fn reboot(&self) {
+        let mut sim = self.shared.sim();
+        assert_eq!(sim.violations(), &[] as &[String]);
+        *sim = Simulator::new();
+        sim.add_interface(&interface("a"), Some(true));
+        sim.add_interface(&interface("b"), Some(true));
+    }
+
+    /// The programs that packets on an interface run through, in order.
+    pub(crate) fn running(&self, name: &str) -> Vec<String> {
+        match self.shared.sim().runs(&interface(name)) {
+            Runs::Chain(spec, _) => spec.members.iter().map(|m| m.program.to_string()).collect(),
+            Runs::Nothing => vec![],
+            Runs::Foreign(id) => vec![format!("foreign {id}")],
+        }
+    }
+
+    pub(crate) fn inspected(&self) -> usize {
+        self.shared.inspected.load(Ordering::SeqCst)
+    }
+
+    /// The names of the files below the state directory.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        for directory in ["", "objects", "documents"] {
+            for entry in std::fs::read_dir(self.path("state").join(directory)).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_file() {
+                    files.push(format!("{directory}/{}", entry.file_name().to_str().unwrap()));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+/// A running daemon.
+pub(crate) struct Node {
+    pub(crate) handle: Handle,
+    thread: JoinHandle<()>,
+    runtime: Runtime,
+}
+
+impl Node {
+    fn run(engine: Engine) -> Self {
+        let (handle, messages) = Handle::new();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || engine.run(messages, || ready.send(()).unwrap()));
+        is_ready.recv().unwrap();
+        Self { handle, thread, runtime: Builder::new_current_thread().build().unwrap() }
+    }
+
+    fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Problem> {
+        self.runtime.block_on(self.handle.ask(message))
+    }
+
+    pub(crate) fn apply(&self, document: &Value) -> Result<ApplyReport, Problem> {
+        self.apply_text(document.to_string().into_bytes())
+    }
+
+    pub(crate) fn apply_text(&self, text: Vec<u8>) -> Result<ApplyReport, Problem> {
+        self.ask(|reply| Message::Apply(request(text), reply))
+    }
+
+    pub(crate) fn plan(&self, document: &Value) -> Result<Plan, Problem> {
+        self.ask(|reply| Message::Plan(request(document.to_string().into_bytes()), reply))
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.ask(Message::Status).unwrap()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.ask(Message::Counters).unwrap()
+    }
+
+    pub(crate) fn drain(&self) -> DrainReport {
+        self.ask(Message::Drain).unwrap()
+    }
+
+    /// Says that the watched document was replaced, and waits until it was looked at.
+    pub(crate) fn document_changed(&self) {
+        self.handle.tell(Message::DocumentChanged);
+        self.status();
+    }
+
+    /// Ends the daemon; `true`: by itself, without a crash.
+    pub(crate) fn stop(self) -> bool {
+        self.handle.tell(Message::Stop);
+        self.thread.join().is_ok()
+    }
+}
+
+fn request(text: Vec<u8>) -> Request {
+    Request { text, options: Options::default(), arrived: Instant::now() }
+}
+
+struct TestKernel {
+    shared: Arc<Shared>,
+    caps: Caps,
+}
+
+impl Kernel for TestKernel {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        if self.shared.blind.load(Ordering::SeqCst) {
+            return Err(KernelError("cannot read the pins".into()));
+        }
+        Ok(self.shared.sim().observe())
+    }
+
+    /// An object is the name of its entry, behind a magic word.
+    fn inspect(
+        &mut self,
+        program: &ResolvedProgram,
+        object: &[u8],
+    ) -> Result<ProgramFacts, ProgramProblem> {
+        self.shared.inspected.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(program.object, pointsman_model::Sha256::of(object));
+        let problem = |message: &str| ProgramProblem { message: message.into(), log: None };
+        let entry = std::str::from_utf8(object).ok().and_then(|text| text.strip_prefix("OBJECT "));
+        let entry = entry.ok_or_else(|| problem("the object is not an ELF file"))?;
+        if program.maps.values().flatten().any(|entry| entry.key.is_null()) {
+            return Err(problem("a key of null does not fit"));
+        }
+        Ok(ProgramFacts {
+            entry: EntryName::new(entry.trim()).unwrap(),
+            tag: "0".repeat(16),
+            main_instructions: 2,
+            instructions: 2,
+            verified_instructions: 2,
+            main_stack: 0,
+            called_stack: 0,
+            tail_calls: false,
+            tail_call_depth: None,
+            frags: false,
+            gpl_compatible: true,
+            needs_gpl: false,
+            side_effects: vec![],
+            maps: vec![],
+            unfusable: None,
+        })
+    }
+
+    fn execute(&mut self, step: &Step, objects: &Objects<'_>) -> Result<(), String> {
+        if let Step::BuildChain(build) = step {
+            for member in &build.spec.members {
+                let load = (member.program.clone(), member.fingerprint.clone());
+                assert!(objects.programs.contains_key(&load), "{load:?} was not handed over");
+                (objects.read)(&member.object)?;
+            }
+        }
+        let result = self.shared.sim().execute(step);
+        if self.shared.dies.load(Ordering::SeqCst)
+            && let Err(why) = &result
+        {
+            panic!("killed: {why}");
+        }
+        result
+    }
+
+    fn counters(&mut self, hook: &HookId) -> Result<HookCounters, KernelError> {
+        let observed = self.shared.sim().observe();
+        let (sequence, chain) = observed.hooks[hook].live().unwrap();
+        let members = &chain.record.as_ref().unwrap().spec.members;
+        let programs = members.iter().map(|member| ProgramCounters {
+            program: member.program.clone(),
+            running: true,
+            enforce: member.enforce,
+            runs: sequence,
+            verdicts: Verdicts { pass: sequence, ..Verdicts::default() },
+            finals: Verdicts::default(),
+        });
+        let programs = programs.collect();
+        Ok(HookCounters { hook: hook.clone(), programs, passed_end: sequence })
+    }
+
+    fn fused(&mut self, hook: &HookId) -> Result<Option<FusedProgram>, KernelError> {
+        let observed = self.shared.sim().observe();
+        Ok(observed.hooks.get(hook).and_then(|hook| hook.live()).map(|(sequence, chain)| {
+            FusedProgram {
+                id: chain.program_id.unwrap(),
+                tag: "1".repeat(16),
+                sequence,
+                translated_bytes: 16,
+                jited_bytes: 32,
+                frags: false,
+            }
+        }))
+    }
+
+    fn builtin(&self, builtin: Builtin) -> &'static [u8] {
+        match builtin {
+            Builtin::UdpPortFilter => b"OBJECT udp_port_filter",
+            Builtin::XskmapRedirect => b"OBJECT xskmap_redirect",
+            Builtin::CountingPass => b"OBJECT counting_pass",
+            Builtin::CidrBlocklist => b"OBJECT cidr_blocklist",
+        }
+    }
+
+    fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {
+        Path::new("/bpf/programs").join(program.as_str()).join(fingerprint.as_str())
+    }
+
+    fn doctor(&mut self) -> Doctor {
+        let check = Check {
+            name: "simulator".into(),
+            health: Health::Ok,
+            found: "present".into(),
+            consequence: "no packet flows".into(),
+        };
+        Doctor { kernel: "simulated".into(), checks: vec![check] }
+    }
+}
+
+pub(crate) fn interface(name: &str) -> InterfaceName {
+    InterfaceName::new(name).unwrap()
+}
+
+pub(crate) fn hook(name: &str) -> HookId {
+    HookId::xdp(interface(name))
+}
+
+/// A document whose chains name built-in programs by the letters c (counting pass), u (UDP port
+/// filter), b (CIDR blocklist).
+pub(crate) fn document(generation: u64, chains: &[(&str, &str)]) -> Value {
+    let mut document = json!({
+        "schema": "pointsman.node/v1",
+        "node": "edge-1",
+        "generation": generation,
+        "programs": {
+            "c": { "builtin": "counting-pass" },
+            "u": { "builtin": "udp-port-filter" },
+            "b": { "builtin": "cidr-blocklist" },
+        },
+        "interfaces": {},
+    });
+    for (interface, programs) in chains {
+        document["interfaces"][interface] = json!({ "xdp": { "chain": chain(programs) } });
+    }
+    document
+}
+
+/// A chain of programs with one letter as name, in this order.
+pub(crate) fn chain(programs: &str) -> Value {
+    let entry = |(at, name): (usize, char)| json!({ "program": name, "priority": 10 + at });
+    programs.chars().enumerate().map(entry).collect()
+}
+
+/// An object given inline.
+pub(crate) fn inline(bytes: &str) -> Value {
+    use base64::Engine as _;
+    json!({ "inline": base64::engine::general_purpose::STANDARD.encode(bytes) })
+}

@@ -1,0 +1,175 @@
+//! The API as a client sees it: HTTP over a Unix socket.
+
+mod common;
+
+use common::{TestHost, document};
+use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
+use pointsman_model::plan::Plan;
+use pointsman_model::status::{Counters, Status};
+use pointsman_node::engine::Handle;
+use pointsman_node::http;
+use serde::de::DeserializeOwned;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+struct Server {
+    socket: PathBuf,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    fn start(host: &TestHost, engine: Handle) -> Self {
+        let socket = host.path("node.sock");
+        let listener = http::listen(&socket).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(http::serve(listener, engine, async { drop(stopped.await) }))
+        });
+        Self { socket, stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+struct Response {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Response {
+    fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn problem(&self, status: u16, kind: ProblemKind) -> Problem {
+        let problem: Problem = self.json();
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        assert_eq!((self.status, problem.status, problem.kind), (status, status, kind));
+        problem
+    }
+}
+
+fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Response {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // A server that has seen enough answers and closes before the body is through.
+    let _ = stream.write_all(body);
+    let mut whole = Vec::new();
+    let _ = stream.read_to_end(&mut whole);
+    let end = whole.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
+    let head = String::from_utf8(whole[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Response { status, head, body: whole[end + 4..].to_vec() }
+}
+
+#[test]
+fn every_route_answers_with_its_type() {
+    let host = TestHost::new();
+    let node = host.start();
+    let server = Server::start(&host, node.handle.clone());
+    let socket = server.socket.clone();
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+
+    let text = document(1, &[("a", "cu")]).to_string();
+    let plan: Plan = send(&socket, "POST", "/v1/plan", text.as_bytes()).json();
+    assert!(!plan.steps.is_empty());
+    assert!(host.running("a").is_empty());
+    let report: ApplyReport =
+        send(&socket, "PUT", "/v1/document?allow_gap=true", text.as_bytes()).json();
+    assert_eq!(report.plan, plan);
+    assert!(report.visible_micros > 0 && report.visible_micros <= report.total_micros);
+    assert_eq!(host.running("a"), ["c", "u"]);
+    let status: Status = send(&socket, "GET", "/v1/status", b"").json();
+    assert_eq!((status.generation, status.pid), (Some(1), std::process::id()));
+    let counters: Counters = send(&socket, "GET", "/v1/counters", b"").json();
+    assert_eq!(counters.hooks.len(), 1);
+    let doctor: Doctor = send(&socket, "GET", "/v1/doctor", b"").json();
+    let checks: Vec<_> = doctor.checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(checks, ["simulator", "state directory"]);
+    let drained: DrainReport = send(&socket, "POST", "/v1/drain", b"").json();
+    assert_eq!(drained.failures, [] as [&str; 0]);
+    assert!(host.running("a").is_empty());
+    server.stop();
+    assert!(node.stop());
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_a_problem_and_the_next_one_is_answered() {
+    let host = TestHost::new();
+    let node = host.start();
+    let server = Server::start(&host, node.handle.clone());
+    let socket = server.socket.clone();
+    let problem = |method: &str, path: &str, body: &[u8], status, kind| {
+        let problem = send(&socket, method, path, body).problem(status, kind);
+        assert_eq!(send(&socket, "GET", "/v1/status", b"").status, 200);
+        problem
+    };
+    let invalid = problem("PUT", "/v1/document", b"{", 422, ProblemKind::InvalidDocument);
+    assert_eq!(invalid.errors.len(), 1);
+    let huge = vec![b' '; 10 << 20];
+    problem("PUT", "/v1/document", &huge, 413, ProblemKind::TooLarge);
+    problem("POST", "/v1/plan", &huge, 413, ProblemKind::TooLarge);
+    let unknown = problem("GET", "/v1/nothing", b"", 404, ProblemKind::NotFound);
+    assert!(unknown.title.contains("/v1/nothing"), "{unknown:?}");
+    problem("DELETE", "/v1/document", b"", 405, ProblemKind::BadRequest);
+    for query in ["allow_gap=yes", "allow_gaps=true", "allow_gap="] {
+        let path = format!("/v1/plan?{query}");
+        let bad = problem("POST", &path, b"{}", 400, ProblemKind::BadRequest);
+        assert!(bad.title.contains("allow_gap=true"), "{bad:?}");
+    }
+    // A client that goes away in the middle of its document changes nothing.
+    let mut broken = UnixStream::connect(&socket).unwrap();
+    broken
+        .write_all(b"PUT /v1/document HTTP/1.1\r\nhost: n\r\ncontent-length: 100\r\n\r\n{\"sch")
+        .unwrap();
+    broken.shutdown(Shutdown::Both).unwrap();
+    let status: Status = send(&socket, "GET", "/v1/status", b"").json();
+    assert_eq!(status.generation, None);
+    server.stop();
+    assert!(node.stop());
+}
+
+#[test]
+fn an_engine_that_dies_is_an_internal_error_of_the_request_under_way() {
+    let host = TestHost::new();
+    let node = host.start();
+    let server = Server::start(&host, node.handle.clone());
+    host.shared.dies.store(true, Ordering::SeqCst);
+    host.shared.sim().plant(pointsman_plan::simulator::Fault::Crash(0));
+    let text = document(1, &[("a", "c")]).to_string();
+    for _ in 0..2 {
+        let response = send(&server.socket, "PUT", "/v1/document", text.as_bytes());
+        response.problem(500, ProblemKind::Internal);
+    }
+    server.stop();
+    assert!(!node.stop());
+}
+
+#[test]
+fn the_published_description_is_the_one_in_the_code() {
+    let host = TestHost::new();
+    let node = host.start();
+    let server = Server::start(&host, node.handle.clone());
+    let served = send(&server.socket, "GET", "/v1/openapi.json", b"");
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi-node.json");
+    let published = std::fs::read(published).expect("docs/openapi-node.json");
+    assert!(served.body == published, "run `cargo xtask openapi` to publish the API's changes");
+    server.stop();
+}
