@@ -78,7 +78,6 @@ pub fn run(
     let _run = Lock::take(&args.run_dir, "--run-dir")?;
     let _state = Lock::take(&args.state_dir, "--state-dir")?;
     let kernel = kernel(&args.bpffs)?;
-    let _bpffs = Lock::take_bare(&args.bpffs, "--bpffs")?;
     let document = args.document();
     let engine = Engine::open(kernel, &args.state_dir, &document)?;
     // Before the document is read for the first time, so that no change is missed in between.

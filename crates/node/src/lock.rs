@@ -1,4 +1,4 @@
-//! One daemon per run directory, state directory and bpffs directory.
+//! One daemon per run directory and state directory. The pins are locked by who opens them.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -77,22 +77,6 @@ impl Lock {
             .map_err(io)?;
         Ok(Self { _file: file })
     }
-
-    /// Takes a directory in which no file can be made, such as one on bpffs.
-    ///
-    /// # Errors
-    /// [`LockError`], which cannot name the process.
-    pub fn take_bare(directory: &Path, option: &'static str) -> Result<Self, LockError> {
-        let io = |source| LockError::Io { path: directory.to_owned(), source };
-        let file = File::open(directory).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(LockError::Held { directory: directory.to_owned(), pid: None, option })
-            }
-            Err(TryLockError::Error(source)) => Err(io(source)),
-        }
-    }
 }
 
 /// A daemon that has just taken the lock may not have written its pid yet.
@@ -115,13 +99,5 @@ mod tests {
         assert!(text.contains("--run-dir"), "{text}");
         drop(first);
         Lock::take(directory.path(), "--run-dir").unwrap();
-    }
-
-    #[test]
-    fn a_bare_directory_is_held_too() {
-        let directory = tempfile::tempdir().unwrap();
-        let _first = Lock::take_bare(directory.path(), "--bpffs").unwrap();
-        let error = Lock::take_bare(directory.path(), "--bpffs").unwrap_err();
-        assert!(matches!(error, LockError::Held { pid: None, .. }), "{error}");
     }
 }

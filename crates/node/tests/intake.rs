@@ -1,5 +1,7 @@
 //! Every document that is refused leaves the running chain and the daemon as they were.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{TestHost, chain, document, inline};

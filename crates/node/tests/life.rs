@@ -1,5 +1,7 @@
 //! What survives: restarts, reboots, kills, drains, full disks.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{TestHost, document, hook, inline};

@@ -1,5 +1,7 @@
 //! The API as a client sees it: HTTP over a Unix socket.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{TestHost, document};
