@@ -86,6 +86,16 @@ pub(crate) enum Verb {
         pointsman --json counters --watch | jq -c '.hooks[].programs[] | [.program, .runs]'")]
     Counters(CountersArgs),
 
+    /// Show what an ELF object holds: programs, maps, globals. Loads nothing, needs no node.
+    ///
+    /// The author's suggestion (XDP_RUN_CONFIG) is shown and never applied: order and actions are
+    /// what the node document says.
+    #[command(after_help = "Examples:\n  \
+        pointsman inspect ddos.o\n  \
+        pointsman inspect builtin:udp-port-filter\n  \
+        pointsman inspect ddos.o --json | jq -r .sha256")]
+    Inspect(InspectArgs),
+
     /// Remove everything of Pointsman from this host's packet path.
     ///
     /// Detaches every chain and removes pins, maps and counters. Packets then meet no program of
@@ -94,8 +104,9 @@ pub(crate) enum Verb {
 
     /// Say what this host can do, what it cannot, and why.
     ///
-    /// Exit code 3 if something is broken.
-    Doctor,
+    /// Asks the node; where it cannot be reached, says so and makes the checks itself. Exit code 3
+    /// if something is broken.
+    Doctor(DoctorArgs),
 
     /// Print the JSON Schema of the node document.
     #[command(after_help = "Example:\n  pointsman schema > node.schema.json")]
@@ -131,6 +142,25 @@ pub(crate) struct CountersArgs {
     #[arg(long, short, value_name = "TIME", default_value = "1s", requires = "watch",
           value_parser = interval)]
     pub(crate) interval: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// The object file; `-` reads standard input, `builtin:NAME` is one that comes with Pointsman.
+    #[arg(value_name = "OBJECT", value_hint = ValueHint::FilePath)]
+    pub(crate) object: PathBuf,
+
+    /// Only this program of the object.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) entry: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Where the node would keep its pins; used where the node cannot be asked.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/pointsman",
+          value_hint = ValueHint::DirPath)]
+    pub(crate) bpffs: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]

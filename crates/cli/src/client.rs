@@ -128,6 +128,11 @@ impl ClientError {
         )
     }
 
+    /// Whether this process may not talk to the node.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+
     /// A stable name, for scripts.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

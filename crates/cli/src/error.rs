@@ -42,6 +42,12 @@ pub(crate) enum CliError {
         "drain: standard input is not a terminal to ask on; give --yes to drain without asking"
     )]
     NeedsYes,
+    #[error("{name}: {source}")]
+    Inspect { name: String, source: pointsman_bpf::Error },
+    #[error("there is no built-in program {name:?}; there are {available}")]
+    NoBuiltin { name: String, available: String },
+    #[error("{name}: no program {entry:?} in the object; it has {available}")]
+    NoEntry { name: String, entry: String, available: String },
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
     #[error("cannot read {name}: {source}")]
@@ -108,6 +114,8 @@ impl CliError {
             Self::Client(error) => error.kind(),
             Self::Declined | Self::NeedsYes => "not_confirmed",
             Self::FileTooLarge { .. } => "too_large",
+            Self::Inspect { .. } => "not_an_object",
+            Self::NoBuiltin { .. } | Self::NoEntry { .. } => "not_found",
             Self::Output(_) => "output",
             Self::Read { .. } => "unreadable_file",
             Self::Runtime(_) => "internal",

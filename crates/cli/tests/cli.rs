@@ -1,4 +1,5 @@
 //! The command as an operator and a script see it: output, errors, exit codes, signals.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod fake_node;
 
@@ -150,7 +151,7 @@ fn a_missing_socket_is_one_clear_line() {
 #[test]
 fn a_socket_of_others_says_permission_denied() {
     let node = FakeNode::new(|_| Served::ok("{}"));
-    fs::set_permissions(node.socket(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(node.socket(), fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = command(node.socket(), &["status"]);
     if rustix::process::geteuid().is_root() {
         // Root may open every socket: run as nobody, from a place that nobody can reach.
@@ -307,4 +308,71 @@ fn a_wrong_command_line_ends_with_2() {
         let output = command(absent, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
+}
+
+#[test]
+fn inspect_shows_an_object_without_a_node() {
+    let absent = Path::new("/nonexistent/node.sock");
+    let output =
+        command(absent, &["inspect", "builtin:udp-port-filter", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["programs"][0]["name"], "mtl_dp_filter");
+    assert_eq!(report["maps"][0]["name"], "ports");
+    // The same bytes as a file, by the hash that the report gives.
+    let object = pointsman_bpf::builtin(pointsman_model::document::Builtin::UdpPortFilter);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(object).unwrap();
+    let path = file.path().to_str().unwrap();
+    let again = command(absent, &["--json", "inspect", path]).output().unwrap();
+    assert_eq!(again.stdout, output.stdout);
+    assert_eq!(report["sha256"], pointsman_model::Sha256::of(object).to_string());
+
+    let output = command(absent, &["inspect", path, "--entry", "other"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no program \"other\" in the object; it has mtl_dp_filter"));
+}
+
+#[test]
+fn inspect_names_what_is_no_object() {
+    let absent = Path::new("/nonexistent/node.sock");
+    for (object, message) in [
+        ("/proc/self/status", "/proc/self/status: not a BPF object"),
+        (BINARY, "not a BPF object"),
+        ("/nonexistent.o", "cannot read /nonexistent.o: No such file"),
+        ("/dev/zero", "/dev/zero is larger than the limit of 16777216 bytes for an object"),
+        ("builtin:fly", "there is no built-in program \"fly\"; there are udp-port-filter"),
+    ] {
+        let output = command(absent, &["inspect", object]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        if object == BINARY && stderr(&output).contains("larger than the limit") {
+            // A debug build of this command is larger than any object may be.
+            continue;
+        }
+        assert!(stderr(&output).contains(message), "{output:?}");
+    }
+}
+
+#[test]
+fn doctor_asks_the_node_and_checks_itself_where_there_is_none() {
+    let healthy = r#"{"kernel":"6.18","checks":[{"name":"JIT","health":"ok","found":"on",
+        "consequence":""}]}"#;
+    let node = FakeNode::new(move |_| Served::ok(healthy));
+    let output = run(&node, &["doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("1 check: all is well"), "{output:?}");
+
+    let absent = Path::new("/nonexistent/node.sock");
+    let output = command(absent, &["doctor", "--json", "--bpffs", "/tmp"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let doctor: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(doctor["checks"][0]["name"], "node");
+    let found = doctor["checks"][0]["found"].as_str().unwrap();
+    assert!(found.contains("there is no socket /nonexistent/node.sock"), "{found}");
+    // And what this host is really like: /tmp is no BPF file system.
+    let checks = doctor["checks"].as_array().unwrap();
+    assert!(
+        checks.iter().any(|check| check["health"] == "broken"
+            && check["found"].as_str().unwrap().contains("/tmp")),
+        "{checks:?}"
+    );
 }

@@ -115,6 +115,37 @@ impl ChainSpec {
         all.reverse();
         all
     }
+
+    /// Per member all verdicts, and those that were final.
+    #[must_use]
+    pub fn counted(&self, exits: &ExitCounts) -> Vec<Counted> {
+        let verdicts = self.verdicts(exits);
+        let with_own = self.members.iter().zip(&exits.members).zip(verdicts);
+        let counted = with_own.map(|((member, own), verdicts)| {
+            let mut finals = if member.enforce { own.to_array() } else { [0; Verdicts::LEN] };
+            for action in member.chain_call_actions.iter() {
+                finals[action as usize] = 0;
+            }
+            Counted { verdicts, finals: Verdicts::from_array(finals) }
+        });
+        counted.collect()
+    }
+}
+
+/// What one program answered, and with which answers it ended a packet's way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// All its verdicts.
+    pub verdicts: Verdicts,
+    /// Those that were final.
+    pub finals: Verdicts,
+}
+
+impl std::ops::Add for Counted {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { verdicts: self.verdicts + other.verdicts, finals: self.finals + other.finals }
+    }
 }
 
 /// What the retired chains of a hook have counted: the base to which the live chain's counts
@@ -124,7 +155,7 @@ pub struct Totals {
     /// Chains up to this sequence number are in the sums.
     pub folded: u64,
     /// Per program, over all chains it was in.
-    pub programs: BTreeMap<ProgramName, Verdicts>,
+    pub programs: BTreeMap<ProgramName, Counted>,
     /// Packets that passed the end of a chain.
     pub end: u64,
 }
@@ -132,9 +163,9 @@ pub struct Totals {
 impl Totals {
     /// Adds a retired chain's counts.
     pub fn fold(&mut self, sequence: u64, spec: &ChainSpec, exits: &ExitCounts) {
-        for (member, verdicts) in spec.members.iter().zip(spec.verdicts(exits)) {
+        for (member, counted) in spec.members.iter().zip(spec.counted(exits)) {
             let sum = self.programs.entry(member.program.clone()).or_default();
-            *sum = *sum + verdicts;
+            *sum = *sum + counted;
         }
         self.end = self.end.wrapping_add(exits.end);
         self.folded = sequence;
@@ -181,9 +212,9 @@ mod tests {
     }
 
     /// Runs packets through a chain by the documented rule and counts as the fused program does.
-    fn simulate(spec: &ChainSpec, packets: &[Vec<Action>]) -> (ExitCounts, Vec<Verdicts>) {
+    fn simulate(spec: &ChainSpec, packets: &[Vec<Action>]) -> (ExitCounts, Vec<Counted>) {
         let none = vec![[0; Verdicts::LEN]; spec.members.len()];
-        let (mut exits, mut truth, mut end) = (none.clone(), none, 0);
+        let (mut exits, mut truth, mut finals, mut end) = (none.clone(), none.clone(), none, 0);
         'packets: for packet in packets {
             for (at, (member, &verdict)) in spec.members.iter().zip(packet).enumerate() {
                 truth[at][verdict as usize] += 1;
@@ -192,13 +223,17 @@ mod tests {
                     exits[at][verdict as usize] += 1;
                 }
                 if !goes_on {
+                    finals[at][verdict as usize] += 1;
                     continue 'packets;
                 }
             }
             end += 1;
         }
-        let to = |counts: Vec<_>| counts.into_iter().map(Verdicts::from_array).collect();
-        (ExitCounts { members: to(exits), end }, to(truth))
+        let of = Verdicts::from_array;
+        let truth = truth.into_iter().zip(finals);
+        let truth = truth.map(|(all, last)| Counted { verdicts: of(all), finals: of(last) });
+        let exits = ExitCounts { members: exits.into_iter().map(of).collect(), end };
+        (exits, truth.collect())
     }
 
     proptest::proptest! {
@@ -218,7 +253,7 @@ mod tests {
                 .map(|packet| packet.into_iter().map(|code| Action::ALL[code]).collect())
                 .collect();
             let (exits, truth) = simulate(&spec, &packets);
-            proptest::prop_assert_eq!(spec.verdicts(&exits), truth);
+            proptest::prop_assert_eq!(spec.counted(&exits), truth);
         }
     }
 
@@ -237,7 +272,8 @@ mod tests {
         totals.fold(1, &first, &drops(1));
         totals.fold(2, &second, &drops(0));
         let of = |name: &str| totals.programs[&ProgramName::new(name).unwrap()];
-        assert_eq!((of("a").total(), of("b").total()), (7, 12));
-        assert_eq!((of("b").drop, totals.end, totals.folded), (10, 2, 2));
+        assert_eq!((of("a").verdicts.total(), of("b").verdicts.total()), (7, 12));
+        assert_eq!((of("b").finals.drop, totals.end, totals.folded), (10, 2, 2));
+        assert_eq!((of("a").finals.total(), of("b").finals.total()), (0, 10));
     }
 }

@@ -1,8 +1,10 @@
 //! One function per verb: asks the node, prints the answer, says how it ended.
 
 mod counters;
+mod doctor;
 mod document;
 mod drain;
+mod inspect;
 
 use crate::args::{Args, Verb};
 use crate::client::Client;
@@ -21,8 +23,9 @@ pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
         Verb::Plan(args) => wait(document::plan(&client, &output, &args)),
         Verb::Status => wait(status(&client, &output)),
         Verb::Counters(args) => wait(counters::counters(&client, &output, &args)),
+        Verb::Inspect(args) => inspect::inspect(&output, &args),
         Verb::Drain(args) => wait(drain::drain(&client, &output, &args)),
-        Verb::Doctor => wait(doctor(&client, &output)),
+        Verb::Doctor(args) => wait(doctor::doctor(&client, &output, &args)),
         Verb::Schema => {
             output.print(&crate::output::pretty(&pointsman_model::document::json_schema()))?;
             Ok(Exit::Done)
@@ -47,10 +50,4 @@ async fn status(client: &Client, output: &Output) -> Result<Exit, CliError> {
     let status = client.status().await?;
     output.answer(&status, |status, look| render::status::status(look, status))?;
     Ok(Exit::Done)
-}
-
-async fn doctor(client: &Client, output: &Output) -> Result<Exit, CliError> {
-    let doctor = client.doctor().await?;
-    output.answer(&doctor, |doctor, look| render::doctor::doctor(look, doctor))?;
-    Ok(if render::doctor::is_broken(&doctor) { Exit::Refused } else { Exit::Done })
 }

@@ -9,6 +9,7 @@ pub(crate) mod counters;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod drain;
+pub(crate) mod inspect;
 pub(crate) mod plan;
 pub(crate) mod refusal;
 pub(crate) mod status;

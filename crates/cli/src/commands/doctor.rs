@@ -1,0 +1,34 @@
+//! `doctor`: what this host can do, from the node or, without it, from here.
+
+use crate::args::DoctorArgs;
+use crate::client::{Client, ClientError};
+use crate::error::{CliError, Exit};
+use crate::output::Output;
+use crate::render;
+use pointsman_model::api::{Check, Doctor, Health};
+
+pub(super) async fn doctor(
+    client: &Client,
+    output: &Output,
+    args: &DoctorArgs,
+) -> Result<Exit, CliError> {
+    let doctor = match client.doctor().await {
+        Err(error) if error.is_unreachable() || error.is_denied() => from_here(&error, args),
+        other => other?,
+    };
+    output.answer(&doctor, |doctor, look| render::doctor::doctor(look, doctor))?;
+    Ok(if render::doctor::is_broken(&doctor) { Exit::Refused } else { Exit::Done })
+}
+
+/// The same checks with this process's privileges, headed by why the node did not make them.
+fn from_here(error: &ClientError, args: &DoctorArgs) -> Doctor {
+    let mut doctor = pointsman_bpf::doctor(&args.bpffs);
+    let node = Check {
+        name: "node".into(),
+        health: Health::Broken,
+        found: render::text::printable(&error.to_string()),
+        consequence: "the other checks were made by this command, with its own privileges".into(),
+    };
+    doctor.checks.insert(0, node);
+    doctor
+}

@@ -1,0 +1,220 @@
+//! The kernel adapter: the engine's questions and steps as calls of pointsman-bpf and netlink.
+
+use crate::host::{Kernel, KernelError, Objects};
+use pointsman_bpf::{MapHome, Member, Probe, Store};
+use pointsman_model::api::Doctor;
+use pointsman_model::chain::{ChainRecord, Counted};
+use pointsman_model::document::Builtin;
+use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
+use pointsman_model::plan::{BuildChain, ResolvedProgram, Step};
+use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
+use pointsman_model::{Fingerprint, HookId, InterfaceName, ProgramName};
+use pointsman_plan as plan;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// This host's kernel, with our pins under one directory.
+#[derive(Debug)]
+pub struct LinuxKernel {
+    store: Store,
+    bpffs: PathBuf,
+    probe: Probe,
+    caps: plan::Caps,
+    /// Whether interfaces have native XDP: asking costs several system calls, and the answer
+    /// stays the same while the interface lives.
+    native: BTreeMap<(InterfaceName, u32), bool>,
+}
+
+impl LinuxKernel {
+    /// Opens the pins under `bpffs` and finds out what the kernel can do.
+    ///
+    /// # Errors
+    /// No privileges, no BPF filesystem, or another process holds the pins.
+    pub fn open(bpffs: &Path) -> Result<Self, pointsman_bpf::Error> {
+        let probe = pointsman_bpf::probe()?;
+        let store = Store::open(bpffs)?;
+        let caps =
+            plan::Caps { stack_rounding: probe.stack_rounding, freplace: probe.freplace.clone() };
+        Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
+    }
+
+    fn interfaces(&mut self) -> Result<BTreeMap<InterfaceName, ObservedInterface>, KernelError> {
+        let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
+        self.native.retain(|(name, index), _| found.get(name).is_some_and(|i| i.index == *index));
+        let mut observed = BTreeMap::new();
+        for (name, interface) in found {
+            let native_xdp = self.native_xdp(&name, interface.index);
+            let attached = interface.xdp.map(|(program_id, mode)| Attachment {
+                program_id,
+                name: pointsman_bpf::program_by_id(program_id)
+                    .ok()
+                    .flatten()
+                    .map(|program| program.name),
+                mode,
+            });
+            let interface = ObservedInterface {
+                index: interface.index,
+                native_xdp,
+                loopback: interface.loopback,
+                mtu: interface.mtu,
+                attached,
+            };
+            observed.insert(name, interface);
+        }
+        Ok(observed)
+    }
+
+    fn native_xdp(&mut self, name: &InterfaceName, index: u32) -> Option<bool> {
+        if !self.probe.tells_features {
+            return None;
+        }
+        let key = (name.clone(), index);
+        if let Some(&known) = self.native.get(&key) {
+            return Some(known);
+        }
+        // An interface that vanished meanwhile is left to the planner, which finds it missing.
+        let native = pointsman_bpf::native_xdp(index).ok()?;
+        self.native.insert(key, native);
+        Some(native)
+    }
+
+    fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
+        let mut members = Vec::with_capacity(step.spec.members.len());
+        for spec in &step.spec.members {
+            let key = (spec.program.clone(), spec.fingerprint.clone());
+            let resolved = objects.programs.get(&key).ok_or_else(|| {
+                format!("program {} ({}) is not resolved", spec.program, spec.fingerprint)
+            })?;
+            members.push((resolved, (objects.read)(&spec.object)?));
+        }
+        let record = ChainRecord { generation: step.generation, spec: step.spec.clone() };
+        let rounding = self.caps.stack_rounding;
+        self.store.build_chain(&step.chain, &record, &members, rounding).map_err(told)
+    }
+}
+
+/// `enforce` is `None` for a program that is no longer in the chain.
+fn counters_of(program: &ProgramName, enforce: Option<bool>, counted: Counted) -> ProgramCounters {
+    ProgramCounters {
+        program: program.clone(),
+        running: enforce.is_some(),
+        enforce: enforce.unwrap_or(true),
+        runs: counted.verdicts.total(),
+        verdicts: counted.verdicts,
+        finals: counted.finals,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+fn failed(error: pointsman_bpf::Error) -> KernelError {
+    KernelError(error.to_string())
+}
+
+/// A step's error in one line; a verifier's log follows it, for whoever asks for the step.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+fn told(error: pointsman_bpf::Error) -> String {
+    match error.log() {
+        Some(log) => format!("{error}\n{log}"),
+        None => error.to_string(),
+    }
+}
+
+impl Kernel for LinuxKernel {
+    fn caps(&self) -> &plan::Caps {
+        &self.caps
+    }
+
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        Ok(Observed {
+            interfaces: self.interfaces()?,
+            hooks: self.store.hooks().map_err(failed)?,
+            programs: self.store.programs().map_err(failed)?,
+        })
+    }
+
+    fn inspect(
+        &mut self,
+        program: &ResolvedProgram,
+        object: &[u8],
+    ) -> Result<ProgramFacts, ProgramProblem> {
+        Member::prepare(object, program, &MapHome::Anonymous, self.caps.stack_rounding)
+            .map(|member| member.facts().clone())
+            .map_err(|e| ProgramProblem { message: e.to_string(), log: e.log().map(str::to_owned) })
+    }
+
+    fn execute(&mut self, step: &Step, objects: &Objects<'_>) -> Result<(), String> {
+        let find = |program: &ProgramName, fingerprint: &Fingerprint| {
+            let key = (program.clone(), fingerprint.clone());
+            let resolved = objects.programs.get(&key);
+            let resolved = resolved
+                .ok_or_else(|| format!("program {program} ({fingerprint}) is not resolved"))?;
+            Ok::<_, String>((resolved, (objects.read)(&resolved.object)?))
+        };
+        let rounding = self.caps.stack_rounding;
+        match step {
+            Step::PrepareProgram(step) => {
+                let (program, object) = find(&step.program, &step.fingerprint)?;
+                self.store.prepare_program(&step.program, program, &object, rounding)
+            }
+            Step::SetMapEntries(step) => {
+                let (program, object) = find(&step.program, &step.fingerprint)?;
+                self.store.set_map_entries(&step.program, program, &step.map, &object)
+            }
+            Step::BuildChain(step) => return self.build(step, objects),
+            Step::Attach(step) => self.store.attach(&step.chain, step.interface_index, step.mode),
+            Step::Swap(step) => self.store.swap(&step.chain),
+            Step::Detach(step) => self.store.detach(&step.hook),
+            Step::RetireChain(step) => self.store.retire_chain(&step.chain),
+            Step::ReleaseHook(step) => self.store.release_hook(&step.hook),
+            Step::ReleaseProgram(step) => {
+                self.store.release_program(&step.program, &step.fingerprint)
+            }
+        }
+        .map_err(told)
+    }
+
+    fn counters(&mut self, hook: &HookId) -> Result<HookCounters, KernelError> {
+        let counts = self.store.counts(hook).map_err(failed)?;
+        let mut totals = counts.totals;
+        let mut programs = Vec::new();
+        let mut passed_end = totals.end;
+        if let Some((_, record, exits)) = counts.live {
+            passed_end = passed_end.wrapping_add(exits.end);
+            for (member, counted) in record.spec.members.iter().zip(record.spec.counted(&exits)) {
+                let before = totals.programs.remove(&member.program).unwrap_or_default();
+                programs.push(counters_of(&member.program, Some(member.enforce), before + counted));
+            }
+        }
+        let gone = totals.programs.iter();
+        programs.extend(gone.map(|(program, &counted)| counters_of(program, None, counted)));
+        Ok(HookCounters { hook: hook.clone(), programs, passed_end })
+    }
+
+    fn fused(&mut self, hook: &HookId) -> Result<Option<FusedProgram>, KernelError> {
+        let Some((sequence, info)) = self.store.fused(hook).map_err(failed)? else {
+            return Ok(None);
+        };
+        let live = self.store.counts(hook).map_err(failed)?.live;
+        Ok(Some(FusedProgram {
+            id: info.id,
+            tag: info.tag,
+            sequence,
+            translated_bytes: info.translated_bytes,
+            jited_bytes: info.jited_bytes,
+            frags: live.is_some_and(|(_, record, _)| record.spec.frags),
+        }))
+    }
+
+    fn builtin(&self, builtin: Builtin) -> &'static [u8] {
+        pointsman_bpf::builtin(builtin)
+    }
+
+    fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {
+        self.store.map_directory(program, fingerprint)
+    }
+
+    fn doctor(&mut self) -> Doctor {
+        pointsman_bpf::doctor(&self.bpffs)
+    }
+}
