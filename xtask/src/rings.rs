@@ -214,6 +214,9 @@ fn cargo_test(
         reader.line(line);
     })?;
     let mut tally = reader.finish(ended.is_success());
+    if tally.total() == 0 {
+        tally.fail(format!("no test ran in {}", packages.join(" ")));
+    }
     if ended == Ended::TimedOut {
         tally.fail(format!("not done within {} minutes: killed", LIMIT.as_secs() / 60));
     }
