@@ -3,7 +3,7 @@
 //! * [`engine`]: one plain thread owns the kernel and everything remembered, and takes messages.
 //! * [`http`] and [`watch`]: the socket and the watched document, on one other thread, which only
 //!   send messages.
-//! * [`host`]: the kernel as the engine sees it.
+//! * [`host`]: the kernel as the engine sees it; [`kernel`]: the one of this host.
 //! * [`store`], [`state`], [`disk`], [`lock`]: what is kept on disk, whole or not at all.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod disk;
 pub mod engine;
 pub mod host;
 pub mod http;
+pub mod kernel;
 pub mod lock;
 pub mod logging;
 pub mod notify;

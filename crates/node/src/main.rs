@@ -3,9 +3,11 @@
 
 use clap::Parser as _;
 use pointsman_node::args::{Args, Command};
-use pointsman_node::host::KernelError;
+use pointsman_node::host::{Kernel, KernelError};
+use pointsman_node::kernel::LinuxKernel;
 use pointsman_node::{daemon, http, logging};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -16,7 +18,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::start(args.log_format, args.log_level);
-    match daemon::run(&args, |_| Err(KernelError("this build has no kernel side".into()))) {
+    let kernel = |bpffs: &Path| match LinuxKernel::open(bpffs) {
+        Ok(kernel) => Ok(Box::new(kernel) as Box<dyn Kernel>),
+        Err(error) => Err(KernelError(error.to_string())),
+    };
+    match daemon::run(&args, kernel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
