@@ -23,7 +23,7 @@ pub(crate) fn apply(look: Look, report: &ApplyReport) -> String {
         ApplyOutcome::Unchanged => (Tone::Good, "unchanged, nothing had to be done"),
         ApplyOutcome::Applied => (Tone::Good, "applied"),
         ApplyOutcome::Partly => (Tone::Bad, "applied in part, the rest was refused"),
-        ApplyOutcome::Refused => (Tone::Bad, "refused, everything stays as it is"),
+        ApplyOutcome::Refused => (Tone::Bad, "refused, no hook was changed"),
     };
     let mut text = look.paint(Tone::Heading, &format!("generation {}: ", plan.generation));
     text += &look.paint(tone, how);
@@ -113,7 +113,8 @@ mod tests {
         insta::assert_snapshot!(apply(PLAIN, &report()), @"
         generation 42: applied
 
-        + eth0/xdp  attach a chain  native  fused: this kernel has no freplace
+        + eth0/xdp  attach a chain  native
+            engine fused: this kernel has no freplace
           + 10  ddos  ddos_main  goes on after pass  enforced  inlined  deeb92f091ca
 
         in force for packets after 12.3 ms, all done after 15.0 ms

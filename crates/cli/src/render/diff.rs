@@ -39,14 +39,14 @@ pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> Strin
     if let Some(mode) = mode {
         let _ = write!(text, "  {mode}");
     }
-    if !engine.is_empty() {
-        let _ = write!(text, "  {engine}");
-    }
     text.push('\n');
-    match change {
-        HookChange::Unchanged | HookChange::Refused => text += &running(before.as_ref()),
-        _ => text += &chain(look, before.as_ref(), after.as_ref()),
+    if matches!(change, HookChange::Unchanged | HookChange::Refused) {
+        return text + &running(before.as_ref());
     }
+    if !engine.is_empty() {
+        let _ = writeln!(text, "    engine {engine}");
+    }
+    text += &chain(look, before.as_ref(), after.as_ref());
     text
 }
 
@@ -71,6 +71,7 @@ fn chain(look: Look, before: Option<&ChainSpec>, after: Option<&ChainSpec>) -> S
         priority: all().map(|m| m.priority.to_string().len()).max().unwrap_or(0),
         program: all().map(|m| m.program.as_str().len()).max().unwrap_or(0),
         entry: all().map(|m| m.entry.as_str().len()).max().unwrap_or(0),
+        actions: all().map(|m| m.chain_call_actions.to_string().len()).max().unwrap_or(0),
     };
     let mut text: String = lines.iter().map(|line| line.render(look, widths)).collect();
     if after.is_some_and(|chain| chain.members.is_empty()) {
@@ -93,6 +94,7 @@ struct Widths {
     priority: usize,
     program: usize,
     entry: usize,
+    actions: usize,
 }
 
 /// A program's line.
@@ -136,11 +138,11 @@ impl Line<'_> {
         };
         let member = self.member();
         let MemberSpec { program, entry, priority, chain_call_actions, enforce, form, .. } = member;
-        let Widths { priority: wide, program: long, entry: longer } = widths;
+        let Widths { priority: wide, program: long, entry: longer, actions: all } = widths;
         let acted = if *enforce { "enforced" } else { "observed" };
         let mut line = format!(
             "  {sign} {priority:>wide$}  {program:<long$}  {entry:<longer$}  goes on after \
-             {chain_call_actions}  {acted}  {form}  {}",
+             {chain_call_actions:<all$}  {acted}  {form}  {}",
             member.object.short()
         );
         if let Some(tone) = tone {
@@ -289,7 +291,8 @@ mod tests {
         let [ddos, ports, ..] = four();
         insta::assert_snapshot!(
             diff(HookChange::Attach, None, Some(&[ddos.clone(), ports.clone()])), @"
-        + eth0/xdp  attach a chain  native  fused: this kernel has no freplace
+        + eth0/xdp  attach a chain  native
+            engine fused: this kernel has no freplace
           + 10  ddos   ddos_main      goes on after pass  enforced  inlined  deeb92f091ca
           + 19  ports  mtl_dp_filter  goes on after pass  enforced  inlined  87afb3f7f383
         ");
@@ -314,16 +317,17 @@ mod tests {
         let old = [ddos.clone(), ports, count, log.clone()];
         insta::assert_snapshot!(
             diff(HookChange::Swap, Some(&old), Some(&[ddos, newer, tuned, log])), @"
-        ~ eth0/xdp  swap the chain  native  fused: this kernel has no freplace
-             10  ddos   ddos_main      goes on after pass  enforced  inlined  deeb92f091ca
+        ~ eth0/xdp  swap the chain  native
+            engine fused: this kernel has no freplace
+             10  ddos   ddos_main      goes on after pass       enforced  inlined  deeb92f091ca
           ~  19  ports  mtl_dp_filter  goes on after drop,pass  observed  inlined  804f51f71254
               chain_call_actions pass -> drop,pass
               enforce true -> false
               object 87afb3f7f383 -> 804f51f71254
               from /usr/lib/bpf/ports.o -> /usr/lib/bpf/ports-2.o
-          ~  50  count  counting_pass  goes on after pass  enforced  inlined  6c35493a2b93
+          ~  50  count  counting_pass  goes on after pass       enforced  inlined  6c35493a2b93
               globals change
-            100  log    log_main       goes on after pass  enforced  inlined  836ff184e7b4
+            100  log    log_main       goes on after pass       enforced  inlined  836ff184e7b4
         ");
     }
 
@@ -335,7 +339,8 @@ mod tests {
         let old = [ddos.clone(), ports.clone(), count.clone(), log];
         insta::assert_snapshot!(
             diff(HookChange::Swap, Some(&old), Some(&[first, ddos, ports, count])), @"
-        ~ eth0/xdp  swap the chain  native  fused: this kernel has no freplace
+        ~ eth0/xdp  swap the chain  native
+            engine fused: this kernel has no freplace
           ~  5  log    log_main       goes on after pass  enforced  inlined  836ff184e7b4
               moves: place 4 -> 1
               priority 100 -> 5
@@ -351,7 +356,8 @@ mod tests {
         let old = [ddos.clone(), ports, count.clone()];
         insta::assert_snapshot!(
             diff(HookChange::Swap, Some(&old), Some(&[ddos, log, count])), @"
-        ~ eth0/xdp  swap the chain  native  fused: this kernel has no freplace
+        ~ eth0/xdp  swap the chain  native
+            engine fused: this kernel has no freplace
              10  ddos   ddos_main      goes on after pass  enforced  inlined  deeb92f091ca
           + 100  log    log_main       goes on after pass  enforced  inlined  836ff184e7b4
           -  19  ports  mtl_dp_filter  goes on after pass  enforced  inlined  87afb3f7f383
@@ -364,7 +370,7 @@ mod tests {
         let [ddos, ports, ..] = four();
         let both = [ddos, ports];
         insta::assert_snapshot!(diff(HookChange::Unchanged, Some(&both), Some(&both)), @"
-        eth0/xdp  unchanged  native  fused: this kernel has no freplace
+        eth0/xdp  unchanged  native
           2 programs: ddos, ports
         ");
         insta::assert_snapshot!(diff(HookChange::Refused, None, None), @"
@@ -377,7 +383,8 @@ mod tests {
     fn an_emptied_chain_says_that_a_program_stays() {
         let [ddos, ..] = four();
         insta::assert_snapshot!(diff(HookChange::Swap, Some(&[ddos]), Some(&[])), @"
-        ~ eth0/xdp  swap the chain  native  fused: this kernel has no freplace
+        ~ eth0/xdp  swap the chain  native
+            engine fused: this kernel has no freplace
           - 10  ddos  ddos_main  goes on after pass  enforced  inlined  deeb92f091ca
             an empty program stays attached and passes every packet
         ");

@@ -131,10 +131,11 @@ mod tests {
         insta::assert_snapshot!(plan(PLAIN, &swap()), @"
         plan for generation 43: 4 steps
 
-        ~ eth0/xdp  swap the chain  native  fused: asked for
+        ~ eth0/xdp  swap the chain  native
+            engine fused: asked for
           + 10  ddos   ddos_main    goes on after pass  enforced  inlined  deeb92f091ca
             19  ports  port_filter  goes on after pass  enforced  inlined  87afb3f7f383
-          eth1/xdp  unchanged  skb  fused: asked for
+          eth1/xdp  unchanged  skb
             1 program: ports
 
         steps in order (* packets can notice)
@@ -157,7 +158,7 @@ mod tests {
         insta::assert_snapshot!(plan(PLAIN, &refused), @"
         plan for generation 43: 0 steps, 1 refusal
 
-          eth1/xdp  unchanged  skb  fused: asked for
+          eth1/xdp  unchanged  skb
             1 program: ports
 
         refused: interface missing  hook eth9/xdp  at /interfaces/eth9

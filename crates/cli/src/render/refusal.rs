@@ -62,7 +62,9 @@ pub(crate) fn notes(look: Look, notes: &[Note]) -> String {
     let line = |note: &Note| {
         let Note { hook, program, message } = note;
         let hook = hook.as_ref().map(|hook| format!("{hook}: "));
-        let program = program.as_ref().map(|program| format!("{program}: "));
+        // Most messages name the program in their sentence.
+        let unnamed = program.as_ref().filter(|program| !message.contains(program.as_str()));
+        let program = unnamed.map(|program| format!("{program}: "));
         let place = hook.into_iter().chain(program).collect::<String>();
         format!("{} {place}{message}\n", look.paint(Tone::Warn, "note:"))
     };
@@ -105,11 +107,13 @@ mod tests {
             program: program.then(|| samples::program("ddos")),
             message: "text".into(),
         };
-        let all = [note(true, true), note(false, true), note(false, false)];
+        let mut all = vec![note(true, true), note(false, true), note(false, false)];
+        all.push(Note { message: "ddos is upgraded".into(), ..note(true, true) });
         insta::assert_snapshot!(notes(samples::PLAIN, &all), @"
         note: eth0/xdp: ddos: text
         note: ddos: text
         note: text
+        note: eth0/xdp: ddos is upgraded
         ");
     }
 }

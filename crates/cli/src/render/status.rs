@@ -57,7 +57,7 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
 
 fn refused_whole(look: Look, refused: &RefusedDocument) -> String {
     let RefusedDocument { source, at_unix_ms, errors } = refused;
-    let head = format!("refused: the document from {source} at {}", utc(*at_unix_ms));
+    let head = format!("refused: a document at {} (source: {source})", utc(*at_unix_ms));
     let lines = errors.iter().map(|error| indent(&error.to_string(), "  "));
     format!(
         "{}\n{}  the document in force stays\n",
@@ -330,7 +330,7 @@ pub(crate) mod tests {
         watches /var/lib/pointsman/node.json
         pointsman-node 0.1.0, process 4711, up 3 d 3 h
 
-        refused: the document from /var/lib/pointsman/node.json at 2025-01-01 00:00:00.123 UTC
+        refused: a document at 2025-01-01 00:00:00.123 UTC (source: /var/lib/pointsman/node.json)
           /generation: 41 is older than the generation in force, 42
           the document in force stays
 
