@@ -114,8 +114,15 @@ impl World {
             self.host.restart();
             return;
         }
+        let before = self.clone();
         for _ in 0..2 {
             self.carry_out(&wish.plan(&self.host));
+        }
+        // Maps that are pinned before and after are the same maps.
+        for (program, fingerprint) in self.host.observe().programs.keys() {
+            let instance = |world: &Self| world.host.instance(program, fingerprint);
+            let kept = instance(&before).is_none_or(|was| instance(self) == Some(was));
+            assert!(kept, "the maps of {program} lost their contents");
         }
         let mut hooks = wish.plan(&self.host).hooks.into_iter();
         if hooks.all(|diff| diff.change != HookChange::Refused) {

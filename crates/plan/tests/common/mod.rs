@@ -203,3 +203,14 @@ pub(crate) fn show(plan: &Plan) -> String {
     }
     text
 }
+
+/// The plan without fingerprints, which mean nothing to a reader.
+pub(crate) fn steps(plan: &Plan, bench: &Bench) -> String {
+    let mut text = show(plan);
+    let known = bench.programs.iter().filter(|(_, program)| program.is_ok());
+    for (name, _) in known {
+        let (_, fingerprint) = bench.load(name.as_str());
+        text = text.replace(&format!(" ({fingerprint})"), "");
+    }
+    text
+}

@@ -3,7 +3,7 @@
 use crate::common::{Bench, hook, interface, program};
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::observed::AttachMode;
-use pointsman_model::plan::{Plan, entries_digest};
+use pointsman_model::plan::{Plan, Step, entries_digest};
 use pointsman_model::{Fingerprint, MapName, ProgramName, Sha256};
 use pointsman_plan::simulator::{Fault, Simulator};
 use proptest::collection::vec;
@@ -72,7 +72,10 @@ impl Event {
 impl Wish {
     pub(crate) fn plan(&self, host: &Simulator) -> Plan {
         let bench = self.bench();
-        bench.plan(&bench.document(1, &self.document()), host)
+        let plan = bench.plan(&bench.document(1, &self.document()), host);
+        let opens_gap = |step: &Step| matches!(step, Step::Detach(detach) if detach.opens_gap);
+        assert!(self.allow_gap || !plan.steps.iter().any(opens_gap), "a gap nobody allowed");
+        plan
     }
 
     /// Per program, the entries its maps should hold.
