@@ -106,7 +106,7 @@ fn effects(documents: &mut Documents<'_>, daemon: &Daemon, rounds: u32) -> Resul
     probe.stop(documents.lab)?;
     Ok(vec![
         Row::new("apply (command) to first packet affected", "ms", seen),
-        Row::new("apply (request) to chain swapped", "ms", visible),
+        Row::new("apply (request) to swap confirmed by kernel", "ms", visible),
     ])
 }
 

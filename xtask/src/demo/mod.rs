@@ -153,12 +153,12 @@ fn apply(lab: &Lab, daemon: &Daemon, generation: &Generation, object: &Path) -> 
     if report["outcome"] != "applied" {
         bail!("generation {} was not applied: {report:#}", generation.number);
     }
-    println!(
-        "\n== generation {}: {} ==\n  in force {} ms after the request, in one swap\n",
-        generation.number,
-        generation.title,
-        milliseconds(&report["visible_micros"])
-    );
+    println!("\n== generation {}: {} ==", generation.number, generation.title);
+    for result in report["results"].as_array().into_iter().flatten() {
+        let step = result["step"].as_str().unwrap_or("?");
+        println!("  {:>7} ms  {step}", milliseconds(&result["micros"]));
+    }
+    println!("  {:>7} ms  from request to in force\n", milliseconds(&report["visible_micros"]));
     Ok(())
 }
 
