@@ -209,9 +209,14 @@ fn cargo_test(
     command.args(packages).args(["--no-fail-fast", "--", "--show-output"]).args(arguments);
     command.envs(session.environment(workspace));
     let mut reader = Reader::default();
+    let mut in_successes = false;
     let ended = stream(&mut command, session.left(), |line| {
-        println!("{line}");
         reader.line(line);
+        // --show-output also lists every passed test again: that tells nothing new.
+        in_successes = line == "successes:" || in_successes && is_list(line);
+        if !in_successes {
+            println!("{line}");
+        }
     })?;
     let mut tally = reader.finish(ended.is_success());
     if tally.total() == 0 {
@@ -221,6 +226,11 @@ fn cargo_test(
         tally.fail(format!("not done within {} minutes: killed", LIMIT.as_secs() / 60));
     }
     Ok(tally)
+}
+
+/// Whether a line belongs to a list of names.
+fn is_list(line: &str) -> bool {
+    line.is_empty() || line.starts_with("    ")
 }
 
 fn summary_line(ring: Ring, tally: &Tally, took: Duration) -> String {
