@@ -1,5 +1,7 @@
 //! One daemon per run directory and state directory. The pins are locked by who opens them.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -59,14 +61,15 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(io)?;
-        match file.try_lock() {
+        let holder = read_pid(&mut file);
+        let first = file.try_lock();
+        // A daemon that was killed a moment ago lets go of its files one after another.
+        holder.into_iter().for_each(await_end);
+        match first.or_else(|_| file.try_lock()) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held {
-                    directory: directory.to_owned(),
-                    pid: read_pid(&mut file),
-                    option,
-                });
+                let directory = directory.to_owned();
+                return Err(LockError::Held { directory, pid: holder, option });
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
@@ -77,6 +80,20 @@ impl Lock {
             .map_err(io)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Waits until a process that may be ending has ended, but not long: most likely it is not.
+fn await_end(pid: u32) {
+    const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let ours = std::fs::read(format!("/proc/{pid}/comm"));
+    if pid == std::process::id() || !ours.is_ok_and(|name| name.starts_with(b"pointsman")) {
+        // The pid was given to somebody else since.
+        return;
+    }
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(pidfd)) = raw.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
+    // Readable when the process has ended, which is after its files were closed.
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE));
 }
 
 /// A daemon that has just taken the lock may not have written its pid yet.
