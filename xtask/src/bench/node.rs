@@ -32,6 +32,7 @@ pub(crate) struct Options {
 
 /// Takes all figures.
 pub(super) fn measure(workspace: &Workspace, options: &Options) -> Result<Vec<Row>> {
+    lab::require_root()?;
     setup::ensure(&[setup::BUILD, setup::NETNS])?;
     let binaries = Binaries::build(workspace)?;
     let lab = Lab::new("bench")?;

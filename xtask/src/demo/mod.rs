@@ -75,6 +75,7 @@ const REASONS: [(&str, &str); 3] = [
 
 /// `cargo xtask demo`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    lab::require_root()?;
     setup::ensure(&[setup::BUILD, setup::NETNS])?;
     println!("demo: building");
     let binaries = Binaries::build(workspace)?;

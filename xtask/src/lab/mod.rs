@@ -37,6 +37,14 @@ pub(crate) const OTHER_SENDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 /// The network that the other address is of.
 pub(crate) const OTHER_NETWORK: &str = "198.51.100.0/24";
 
+/// Says at once, before anything is built, that a lab cannot be made.
+pub(crate) fn require_root() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("needs root: it makes network namespaces and loads BPF programs");
+    }
+    Ok(())
+}
+
 /// The namespaces, the files and the mount; dropped in this order.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -57,9 +65,6 @@ struct Scratch {
 impl Lab {
     /// Builds it. `purpose` goes into the names, with the process id: several go side by side.
     pub(crate) fn new(purpose: &str) -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            bail!("needs root: it makes network namespaces and loads BPF programs");
-        }
         let name = format!("pointsman-{purpose}-{}", std::process::id());
         let scratch = Scratch::new(&std::env::temp_dir().join(&name))?;
         let outside = Namespace::add(format!("{name}-a"))?;
