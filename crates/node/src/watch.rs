@@ -58,7 +58,7 @@ pub enum WatchError {
 }
 
 impl Watch {
-    /// Starts watching. What is changed from now on is noticed by [`Self::changed`].
+    /// Starts watching. What is changed from now on is noticed by [`Self::run`].
     ///
     /// # Errors
     /// [`WatchError`] naming the directory.
