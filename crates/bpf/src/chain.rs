@@ -18,7 +18,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 pub const PROGRAM_NAME: &str = "pointsman_chain";
 
 /// One member's place in a chain.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Slot<'a> {
     /// The operator's name for it, used in messages.
     pub name: &'a str,
@@ -28,6 +28,8 @@ pub struct Slot<'a> {
     pub actions: ActionSet,
     /// Whether its verdict is acted upon.
     pub enforce: bool,
+    /// Ascending: the lowest runs first. Equal priorities go by entry, then by name.
+    pub priority: u32,
 }
 
 /// A fused chain in the kernel.
@@ -46,19 +48,21 @@ pub struct Counters {
 }
 
 impl Chain {
-    /// Fuses `slots`, in the order they run, and loads the result. Nothing is attached yet.
+    /// Fuses `slots`, which run by priority, and loads the result. Nothing is attached yet.
     ///
     /// # Errors
     /// Members that do not go together, with the figures, or the verifier's refusal.
     pub fn fuse(slots: &[Slot<'_>], rounding: StackRounding, counted: bool) -> Result<Self, Error> {
+        let mut slots: Vec<_> = slots.iter().collect();
+        slots.sort_by_key(|slot| (slot.priority, slot.member.entry(), slot.name));
         let named: Vec<_> = slots.iter().map(|slot| (slot.name, slot.member.facts())).collect();
         let layout = layout(&named, rounding)?;
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
-        let program = load(slots, &layout, counters.as_ref())?;
+        let program = load(&slots, &layout, counters.as_ref())?;
         Ok(Self { program, counters, layout })
     }
 
-    /// How the members were built in.
+    /// How the members were built in, in the order they run.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -143,7 +147,7 @@ impl Counters {
         }
     }
 
-    /// Reads all counts, summed over CPUs.
+    /// Reads all counts, summed over CPUs; members in the order they run.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -175,7 +179,7 @@ fn word(row: &[u8], at: usize) -> u64 {
 }
 
 fn load(
-    slots: &[Slot<'_>],
+    slots: &[&Slot<'_>],
     layout: &Layout,
     counters: Option<&Counters>,
 ) -> Result<OwnedFd, Error> {

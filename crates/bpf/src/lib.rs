@@ -31,6 +31,6 @@ pub use maps::MapHome;
 pub use member::Member;
 pub use object::Object;
 pub use probe::{Probe, doctor, kernel_release, native_xdp, probe};
-pub use store::{HookCounts, Store};
+pub use store::{ChainMember, HookCounts, Store};
 pub use testrun::{TestRun, test_run};
 pub use types::Suggestion;

@@ -10,7 +10,7 @@ use libbpf_sys as sys;
 use pointsman_model::MapName;
 use pointsman_model::document::MapEntry;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -227,39 +227,94 @@ pub(crate) fn fill(
     set_entries(&map, name.as_str(), &bytes)
 }
 
-/// Makes a map hold exactly `entries`: new and changed ones are written first, then those
-/// that are not wanted go, so that no wanted entry is ever missing.
+/// Entries moved by one system call where the kernel can move several.
+const BATCH: u32 = 4096;
+
+/// Makes a map hold exactly `entries`: new and changed ones are written first, then those that
+/// are not wanted go, so that no wanted entry is ever missing.
 fn set_entries(map: &MapHandle, name: &str, entries: &[Bytes]) -> Result<(), Error> {
     let what = |e: libbpf_rs::Error| Error::Map { map: name.to_owned(), why: e.to_string() };
     let kind = map.map_type();
-    let per_cpu = kind.is_percpu();
-    let cpus = libbpf_rs::num_possible_cpus().map_err(what)?;
-    for (key, value) in entries {
-        if per_cpu {
-            map.update_percpu(key, &vec![value.clone(); cpus], MapFlags::ANY).map_err(what)?;
-        } else if map.lookup(key, MapFlags::ANY).map_err(what)?.as_ref() != Some(value) {
-            map.update(key, value, MapFlags::ANY).map_err(what)?;
+    if kind.is_percpu() {
+        return set_per_cpu(map, entries).map_err(what);
+    }
+    let found = contents(map).map_err(what)?;
+    let wanted: BTreeMap<&[u8], &[u8]> =
+        entries.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).collect();
+    let changed =
+        wanted.iter().filter(|(key, value)| found.get(**key).map(Vec::as_slice) != Some(**value));
+    let changed: Vec<_> = changed.map(|(key, value)| (*key, *value)).collect();
+    write(map, &changed).map_err(what)?;
+    let zero = vec![0; map.value_size() as usize];
+    let unwanted = found.iter().filter(|(key, _)| !wanted.contains_key(key.as_slice()));
+    if is_array(kind) {
+        let set = unwanted.filter(|(_, value)| **value != zero);
+        let cleared: Vec<_> = set.map(|(key, _)| (key.as_slice(), zero.as_slice())).collect();
+        return write(map, &cleared).map_err(what);
+    }
+    for (key, _) in unwanted {
+        delete(map, key).map_err(what)?;
+    }
+    Ok(())
+}
+
+/// All entries of a map.
+fn contents(map: &MapHandle) -> libbpf_rs::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let batch = map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)?;
+    let found: BTreeMap<_, _> = batch.collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    // Empty, or a map that the kernel does not read in batches: the iterator does not tell which.
+    let mut found = BTreeMap::new();
+    for key in map.keys() {
+        if let Some(value) = map.lookup(&key, MapFlags::ANY)? {
+            found.insert(key, value);
         }
     }
-    let wanted: BTreeSet<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
-    let zero = vec![0; map.value_size() as usize];
-    // Collected first: deleting while walking a hash map starts the walk over.
-    let others: Vec<_> = map.keys().filter(|key| !wanted.contains(key.as_slice())).collect();
-    for key in others {
-        if per_cpu && is_array(kind) {
-            map.update_percpu(&key, &vec![zero.clone(); cpus], MapFlags::ANY).map_err(what)?;
-        } else if is_array(kind) {
-            if map.lookup(&key, MapFlags::ANY).map_err(what)?.as_ref() != Some(&zero) {
-                map.update(&key, &zero, MapFlags::ANY).map_err(what)?;
-            }
-        } else {
-            match map.delete(&key) {
-                Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => return Err(what(e)),
-                _ => {}
+    Ok(found)
+}
+
+fn write(map: &MapHandle, entries: &[(&[u8], &[u8])]) -> libbpf_rs::Result<()> {
+    for batch in entries.chunks(BATCH as usize) {
+        let keys: Vec<u8> = batch.iter().flat_map(|(key, _)| *key).copied().collect();
+        let values: Vec<u8> = batch.iter().flat_map(|(_, value)| *value).copied().collect();
+        let count = u32::try_from(batch.len()).unwrap_or(BATCH);
+        if map.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY).is_err() {
+            // What a batch cannot do is done one by one; what fails then says which and why.
+            for (key, value) in batch {
+                map.update(key, value, MapFlags::ANY)?;
             }
         }
     }
     Ok(())
+}
+
+/// Every CPU gets the same value.
+fn set_per_cpu(map: &MapHandle, entries: &[Bytes]) -> libbpf_rs::Result<()> {
+    let cpus = libbpf_rs::num_possible_cpus()?;
+    for (key, value) in entries {
+        map.update_percpu(key, &vec![value.clone(); cpus], MapFlags::ANY)?;
+    }
+    let wanted: BTreeSet<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
+    let zero = vec![vec![0; map.value_size() as usize]; cpus];
+    // Collected first: deleting while walking a hash map starts the walk over.
+    let others: Vec<_> = map.keys().filter(|key| !wanted.contains(key.as_slice())).collect();
+    for key in others {
+        if is_array(map.map_type()) {
+            map.update_percpu(&key, &zero, MapFlags::ANY)?;
+        } else {
+            delete(map, &key)?;
+        }
+    }
+    Ok(())
+}
+
+fn delete(map: &MapHandle, key: &[u8]) -> libbpf_rs::Result<()> {
+    match map.delete(key) {
+        Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::object::{Object, ProgramRef};
 use libbpf_rs::MapType;
 use libbpf_sys as sys;
 use pointsman_fuse::assemble::{Function, Line, MAX_INLINED};
-use pointsman_fuse::insn::Insn;
+use pointsman_fuse::insn::{Call, Insn};
 use pointsman_fuse::layout::StackRounding;
 use pointsman_fuse::shape::{Malformed, Shape};
 use pointsman_model::facts::{MapFacts, ProgramFacts};
@@ -41,7 +41,7 @@ pub(crate) struct Code {
 impl Member {
     /// Opens, sets globals and map contents as `program` wants, creates or reuses its maps as
     /// `home` says, and loads it alone: that names the guilty one while it is one, and gives the
-    /// facts.
+    /// facts. `known` facts of the same program spare loading it alone again.
     ///
     /// # Errors
     /// Whatever is wrong with the object, its globals, its maps or its program.
@@ -50,6 +50,7 @@ impl Member {
         program: &ResolvedProgram,
         home: &MapHome,
         rounding: StackRounding,
+        known: Option<&ProgramFacts>,
     ) -> Result<Self, Error> {
         let mut object = Object::open(bytes)?;
         object.set_globals(&program.globals)?;
@@ -64,8 +65,14 @@ impl Member {
         maps::pin(&object, home)?;
         let selected = object.select(Some(&entry))?;
         let code = Code::of(selected)?;
-        let alone = Alone { object: &object, program: selected, entry: &entry, code: &code };
-        let (facts, _loaded) = alone.load(rounding)?;
+        let facts = match known {
+            Some(facts) => facts.clone(),
+            None => {
+                let alone =
+                    Alone { object: &object, program: selected, entry: &entry, code: &code };
+                alone.load(rounding)?
+            }
+        };
         let targets = if has_array { Some(fill_arrays(&object, &entry)?) } else { None };
         Ok(Self { object, entry, facts, code, _targets: targets })
     }
@@ -190,6 +197,13 @@ unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
+/// Helpers that programs of any licence may call (`gpl_only = false` in net/core/filter.c and
+/// kernel/bpf/helpers.c of all kernels since 5.10): map_lookup_elem, map_update_elem,
+/// map_delete_elem, get_prandom_u32, get_smp_processor_id, tail_call, redirect, csum_diff,
+/// xdp_adjust_head, redirect_map, xdp_adjust_meta, xdp_adjust_tail, spin_lock, spin_unlock,
+/// xdp_get_buff_len, xdp_load_bytes, xdp_store_bytes.
+const FREE_HELPERS: [i32; 17] = [1, 2, 3, 7, 8, 12, 23, 28, 44, 51, 54, 65, 93, 94, 188, 189, 190];
+
 /// One program about to be loaded by itself.
 struct Alone<'a> {
     object: &'a Object,
@@ -199,7 +213,7 @@ struct Alone<'a> {
 }
 
 impl Alone<'_> {
-    fn load(&self, rounding: StackRounding) -> Result<(ProgramFacts, OwnedFd), Error> {
+    fn load(&self, rounding: StackRounding) -> Result<ProgramFacts, Error> {
         let (fd, stats) = self.attempt(self.object.licence()).map_err(|refused| {
             // libbpf knows more about failed relocations: it rewrites the log.
             let log = self.libbpf_log().unwrap_or(refused.log);
@@ -207,7 +221,7 @@ impl Alone<'_> {
         })?;
         let tag = kernel::program_info(fd.as_fd())?.tag;
         let gpl_compatible = is_gpl_compatible(self.object.licence());
-        let needs_gpl = gpl_compatible && self.attempt("Proprietary").is_err();
+        let needs_gpl = gpl_compatible && self.needs_gpl();
         let shape = self
             .code
             .shape()
@@ -218,8 +232,8 @@ impl Alone<'_> {
         // callbacks that have a stack of their own.
         let proven = pointsman_fuse::layout::MAX_STACK.saturating_sub(rounding.round(main_stack));
         let main = shape.main_len(self.code.instructions.len());
-        let unfusable = self.unfusable(&shape, main);
-        let facts = ProgramFacts {
+        let unfusable = self.unfusable(&shape);
+        Ok(ProgramFacts {
             entry: EntryName::new(self.entry)
                 .map_err(|e| Error::Prepare { message: e.to_string() })?,
             tag,
@@ -238,8 +252,18 @@ impl Alone<'_> {
             side_effects: shape.side_effects.iter().copied().collect(),
             maps: map_facts(self.object),
             unfusable,
-        };
-        Ok((facts, fd))
+        })
+    }
+
+    /// Whether the kernel would refuse the program under another licence. Asked of the verifier
+    /// only where the program calls something that is not known to be free for all.
+    fn needs_gpl(&self) -> bool {
+        let mut calls = self.code.instructions.iter().filter_map(|insn| insn.called());
+        let unsure = calls.any(|call| match call {
+            Call::Helper(id) => !FREE_HELPERS.contains(&id),
+            Call::Kernel { .. } => true,
+        });
+        unsure && self.attempt("Proprietary").is_err()
     }
 
     fn attempt(&self, licence: &str) -> Result<(OwnedFd, String), Refused> {
@@ -277,18 +301,17 @@ impl Alone<'_> {
         (code < 0 && end > 0).then(|| String::from_utf8_lossy(&log[..end]).into_owned())
     }
 
-    fn unfusable(&self, shape: &Shape, main: usize) -> Option<String> {
+    fn unfusable(&self, shape: &Shape) -> Option<String> {
         if shape.module_functions {
             return Some("it calls a function of a kernel module".into());
         }
-        let calls = self.code.instructions.iter().filter_map(|insn| insn.kernel_function());
-        let throw = exception_function();
-        if throw.is_some() && calls.into_iter().any(|(id, _)| Some(id) == throw) {
+        let mut calls = self.code.instructions.iter().filter_map(|insn| insn.called());
+        let mut throws = |throw| calls.any(|call| call == Call::Kernel { id: throw, module: 0 });
+        if exception_function().is_some_and(&mut throws) {
             return Some(
                 "it throws exceptions (bpf_throw), which would leave the whole chain".into(),
             );
         }
-        let _ = main;
         None
     }
 }

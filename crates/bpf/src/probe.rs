@@ -1,13 +1,13 @@
 //! What this kernel can do, found out by trying.
 
 use crate::error::Error;
-use crate::kernel::Load;
+use crate::kernel::{self, Load};
 use crate::pins;
 use libbpf_sys as sys;
 use pointsman_fuse::insn::Insn;
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::api::{Check, Doctor, Health};
-use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// What the planner must know of a kernel.
@@ -17,6 +17,8 @@ pub struct Probe {
     pub stack_rounding: StackRounding,
     /// Whether programs can replace functions of others (`BPF_PROG_TYPE_EXT`); else why not.
     pub freplace: Result<(), String>,
+    /// Whether programs become machine code.
+    pub jit: bool,
     /// Whether the kernel tells which interfaces have native XDP (6.3 and later).
     pub tells_features: bool,
 }
@@ -26,7 +28,7 @@ pub struct Probe {
 /// # Errors
 /// It takes no XDP program at all from this process.
 pub fn probe() -> Result<Probe, Error> {
-    try_load(&[Insn::mov32_imm(0, 2), Insn::exit()]).map_err(|e| {
+    let trivial = try_load(&[Insn::mov32_imm(0, 2), Insn::exit()]).map_err(|e| {
         Error::os("load an XDP program (this takes root, or CAP_BPF and CAP_NET_ADMIN)", e)
     })?;
     // The main function's 8 bytes count 16 or 32, and its callee needs 496 of the 512.
@@ -35,13 +37,18 @@ pub fn probe() -> Result<Probe, Error> {
     let pass = [Insn::mov32_imm(0, 2), Insn::exit()];
     let program = [store(-8), call, pass[0], pass[1], store(-496), pass[0], pass[1]];
     let stack_rounding = match try_load(&program) {
-        Ok(()) => StackRounding::To16,
+        Ok(_) => StackRounding::To16,
         Err(_) => StackRounding::To32,
     };
-    Ok(Probe { stack_rounding, freplace: freplace(), tells_features: release_at_least(6, 3) })
+    Ok(Probe {
+        stack_rounding,
+        freplace: freplace(),
+        jit: kernel::program_info(trivial.as_fd())?.jited_bytes > 0,
+        tells_features: release_at_least(6, 3),
+    })
 }
 
-fn try_load(instructions: &[Insn]) -> std::io::Result<()> {
+fn try_load(instructions: &[Insn]) -> std::io::Result<OwnedFd> {
     let load = Load {
         name: "pm_probe",
         licence: "GPL",
@@ -51,7 +58,7 @@ fn try_load(instructions: &[Insn]) -> std::io::Result<()> {
         lines: &[],
         frags: false,
     };
-    load.load().map(drop).map_err(|refused| refused.error)
+    load.load().map(|(program, _)| program).map_err(|refused| refused.error)
 }
 
 fn freplace() -> Result<(), String> {
@@ -61,9 +68,7 @@ fn freplace() -> Result<(), String> {
     });
     match code {
         1.. => Ok(()),
-        _ => Err("the kernel refuses program type EXT (locked down, older than 5.6, or without \
-                  trampolines)"
-            .into()),
+        _ => Err("the kernel refuses program type EXT".into()),
     }
 }
 
@@ -103,8 +108,9 @@ pub fn native_xdp(interface_index: u32) -> Result<bool, Error> {
 #[must_use]
 pub fn doctor(bpffs: &Path) -> Doctor {
     let probed = probe();
-    let mut checks = vec![check_privileges(&probed), check_bpffs(bpffs), check_jit(), check_btf()];
+    let mut checks = vec![check_privileges(&probed), check_bpffs(bpffs), check_btf()];
     if let Ok(probe) = &probed {
+        checks.push(check_jit(probe));
         checks.push(check_freplace(probe));
         checks.push(check_stack(probe));
         checks.push(check_features(probe));
@@ -150,20 +156,17 @@ fn check_bpffs(root: &Path) -> Check {
     }
 }
 
-fn check_jit() -> Check {
-    let path = "/proc/sys/net/core/bpf_jit_enable";
-    match fs::read_to_string(path).as_deref().map(str::trim) {
-        Ok("0") => check(
+fn check_jit(probe: &Probe) -> Check {
+    if probe.jit {
+        return check(
             "JIT",
-            Health::Limited,
-            format!("{path} is 0"),
-            "programs are interpreted and slow: sysctl net.core.bpf_jit_enable=1",
-        ),
-        Ok(value) => {
-            check("JIT", Health::Ok, format!("{path} is {value}"), "programs run as machine code")
-        }
-        Err(e) => check("JIT", Health::Limited, format!("{path}: {e}"), "not known"),
+            Health::Ok,
+            "programs become machine code",
+            "chains run at full speed",
+        );
     }
+    let consequence = "programs are interpreted and slow: sysctl net.core.bpf_jit_enable=1";
+    check("JIT", Health::Limited, "programs stay bytecode", consequence)
 }
 
 fn check_btf() -> Check {
@@ -184,7 +187,7 @@ fn check_freplace(probe: &Probe) -> Check {
         Err(why) => check(
             "freplace",
             Health::Limited,
-            why.clone(),
+            format!("{why} (locked down, older than 5.6, or without trampolines)"),
             "chains are fused (the only engine of this version); libxdp's dispatcher cannot run here",
         ),
     }

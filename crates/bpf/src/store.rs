@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! programs/NAME/FINGERPRINT/maps/MAP     a program's maps
-//! programs/NAME/FINGERPRINT/entries      record: what its maps were told to hold
+//! programs/NAME/FINGERPRINT/entries      record: what its maps were told to hold; pinned last:
+//!                                        the program is prepared
 //! hooks/INTERFACE/xdp/link               the link; what it runs is the live chain
 //! hooks/INTERFACE/xdp/totals             record: what retired chains counted
 //! hooks/INTERFACE/xdp/chains/N/counters  a chain's counters
@@ -23,7 +24,8 @@ use crate::member::Member;
 use crate::pins;
 use libbpf_rs::MapHandle;
 use pointsman_fuse::layout::StackRounding;
-use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
+use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, MemberSpec, Sequence, Totals};
+use pointsman_model::facts::ProgramFacts;
 use pointsman_model::ids::HookKind;
 use pointsman_model::observed::{
     AttachMode, ObservedChain, ObservedHook, ObservedLink, ObservedProgram,
@@ -52,6 +54,17 @@ pub struct HookCounts {
     pub totals: Totals,
 }
 
+/// What a chain is built from: a program with its object, and its facts where they are known.
+#[derive(Debug)]
+pub struct ChainMember<'a> {
+    /// The program.
+    pub program: &'a ResolvedProgram,
+    /// Its object.
+    pub object: Vec<u8>,
+    /// Its facts, from an earlier [`Member::prepare`].
+    pub known: Option<&'a ProgramFacts>,
+}
+
 impl Store {
     /// Opens `root`, making it if need be, and locks it.
     ///
@@ -73,7 +86,25 @@ impl Store {
         let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         rustix::fs::flock(&lock, exclusive)
             .map_err(|_| pin("is in use by another process of Pointsman".into()))?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        let store = Self { root: root.to_owned(), _lock: lock };
+        store.remove_unfinished()?;
+        Ok(store)
+    }
+
+    /// Removes programs whose preparation was interrupted: no chain was ever built with them.
+    fn remove_unfinished(&self) -> Result<(), Error> {
+        let root = self.root.join("programs");
+        for name in pins::list(&root)? {
+            for fingerprint in pins::list(&root.join(&name))? {
+                let path = root.join(&name).join(&fingerprint);
+                if Fingerprint::from_pin(&fingerprint).is_some()
+                    && !pins::exists(&path.join("entries"))
+                {
+                    pins::remove_directory(&path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The directory of the pinned maps of a program.
@@ -164,9 +195,11 @@ impl Store {
             let Ok(name) = ProgramName::new(pins::name_of(&file)) else { continue };
             for fingerprint in pins::list(&root.join(&file))? {
                 let Some(fingerprint) = Fingerprint::from_pin(&fingerprint) else { continue };
-                let entries = read(&self.program(&name, &fingerprint).join("entries"));
-                let observed = ObservedProgram { entries: entries.unwrap_or_default() };
-                programs.insert((name.clone(), fingerprint), observed);
+                let entries = self.program(&name, &fingerprint).join("entries");
+                if pins::exists(&entries) {
+                    let observed = ObservedProgram { entries: read(&entries).unwrap_or_default() };
+                    programs.insert((name.clone(), fingerprint), observed);
+                }
             }
         }
         Ok(programs)
@@ -231,11 +264,19 @@ impl Store {
         program: &ResolvedProgram,
         object: &[u8],
         rounding: StackRounding,
+        known: Option<&ProgramFacts>,
     ) -> Result<(), Error> {
         let directory = self.program(name, &program.fingerprint());
         let fresh = !pins::exists(&directory);
         let home = MapHome::Pinned(directory.join("maps"));
-        let prepared = Member::prepare(object, program, &home, rounding).map(drop);
+        let prepared = Member::prepare(object, program, &home, rounding, known).and_then(|_| {
+            let path = directory.join("entries");
+            if pins::exists(&path) {
+                Ok(())
+            } else {
+                write(&path, &BTreeMap::<MapName, Sha256>::new())
+            }
+        });
         if prepared.is_err() && fresh {
             drop(pins::remove_directory(&directory));
         }
@@ -256,15 +297,18 @@ impl Store {
         let directory = self.program(name, &program.fingerprint());
         let object = crate::Object::open(object)?;
         let entries = program.maps.get(map).map_or(&[][..], Vec::as_slice);
-        maps::fill(&object, &directory.join("maps"), map, entries)?;
         let path = directory.join("entries");
         let mut known: BTreeMap<MapName, Sha256> = read(&path).unwrap_or_default();
+        // While the map is being written it holds neither the old entries nor the new ones.
+        if known.remove(map).is_some() {
+            write(&path, &known)?;
+        }
+        maps::fill(&object, &directory.join("maps"), map, entries)?;
         known.insert(map.clone(), entries_digest(entries));
         write(&path, &known)
     }
 
-    /// Fuses and pins a chain. `members` are the record's members with their programs and
-    /// objects, in the same order.
+    /// Fuses and pins a chain of `members`, in the record's order.
     ///
     /// # Errors
     /// Whatever is wrong with the members; nothing of the chain stays pinned then.
@@ -272,13 +316,14 @@ impl Store {
         &self,
         chain: &ChainId,
         record: &ChainRecord,
-        members: &[(&ResolvedProgram, Vec<u8>)],
+        members: &[ChainMember<'_>],
         rounding: StackRounding,
     ) -> Result<(), Error> {
         let mut prepared = Vec::with_capacity(members.len());
-        for (spec, (program, object)) in record.spec.members.iter().zip(members) {
+        for (spec, member) in record.spec.members.iter().zip(members) {
             let maps = MapHome::Pinned(self.map_directory(&spec.program, &spec.fingerprint));
-            prepared.push(Member::prepare(object, program, &maps, rounding)?);
+            let ChainMember { program, object, known } = member;
+            prepared.push(Member::prepare(object, program, &maps, rounding, *known)?);
         }
         let specs = record.spec.members.iter().zip(&prepared);
         let slots: Vec<_> = specs
@@ -287,10 +332,18 @@ impl Store {
                 member,
                 actions: spec.chain_call_actions,
                 enforce: spec.enforce,
+                priority: spec.priority,
             })
             .collect();
         let fused = Chain::fuse(&slots, rounding, true)?;
         let path = self.chain(chain);
+        // Counters are read by the record: it must say what was built.
+        let planned: Vec<_> = record.spec.members.iter().map(|member| member.form).collect();
+        let order = |spec: &MemberSpec| (spec.priority, spec.entry.clone(), spec.program.clone());
+        if fused.layout().forms != planned || !record.spec.members.is_sorted_by_key(order) {
+            let why = "was planned otherwise than it is built: plan again".into();
+            return Err(Error::Pin { path: path.display().to_string(), why });
+        }
         let pinned = pin_chain(&path, &fused, record);
         if pinned.is_err() {
             drop(pins::remove_directory(&path));

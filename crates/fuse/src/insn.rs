@@ -15,6 +15,20 @@ pub struct Insn {
     pub imm: i32,
 }
 
+/// A call into the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// A helper, by the number of `enum bpf_func_id`.
+    Helper(i32),
+    /// A kernel function.
+    Kernel {
+        /// Its BTF id.
+        id: i32,
+        /// 0 for the kernel itself, else an index of the program's array of module descriptors.
+        module: i16,
+    },
+}
+
 /// `bpf_get_smp_processor_id` (helper 8).
 pub(crate) const HELPER_SMP_PROCESSOR_ID: i32 = 8;
 /// `bpf_tail_call` (helper 12).
@@ -135,17 +149,14 @@ impl Insn {
             || (self.code == LD_IMM64 && self.src == PSEUDO_FUNC)
     }
 
-    pub(crate) const fn helper(self) -> Option<i32> {
-        if self.code == CALL && self.src == 0 { Some(self.imm) } else { None }
-    }
-
-    /// The BTF id and module index of a kernel function that is called.
+    /// What of the kernel it calls, if anything.
     #[must_use]
-    pub const fn kernel_function(self) -> Option<(i32, i16)> {
-        if self.code == CALL && self.src == PSEUDO_KFUNC_CALL {
-            return Some((self.imm, self.off));
+    pub const fn called(self) -> Option<Call> {
+        match (self.code, self.src) {
+            (CALL, 0) => Some(Call::Helper(self.imm)),
+            (CALL, PSEUDO_KFUNC_CALL) => Some(Call::Kernel { id: self.imm, module: self.off }),
+            _ => None,
         }
-        None
     }
 
     /// Whether it stores through a register (classes ST and STX, atomics included).

@@ -160,7 +160,8 @@ pub fn layout(
 
 fn check_frags(members: &[(&str, &ProgramFacts)]) -> Result<bool, DoesNotFit> {
     let Some((without, _)) = members.iter().find(|(_, facts)| !facts.frags) else {
-        return Ok(!members.is_empty());
+        // An empty chain looks at nothing, so it takes whatever comes.
+        return Ok(true);
     };
     // A PROG_ARRAY belongs to programs with or without frags, never both.
     let tail_calls = |facts: &ProgramFacts| facts.tail_calls || facts.tail_call_depth.is_some();

@@ -1,6 +1,6 @@
 //! What a program's instructions tell: where its functions are, who calls whom, what it touches.
 
-use crate::insn::{HELPER_TAIL_CALL, Insn};
+use crate::insn::{Call, HELPER_TAIL_CALL, Insn};
 use crate::layout::StackRounding;
 use pointsman_model::facts::SideEffect;
 use std::collections::BTreeSet;
@@ -66,11 +66,11 @@ impl Shape {
         let mut side_effects = BTreeSet::new();
         let mut module_functions = false;
         for (at, insn) in slots(instructions) {
-            if insn.helper() == Some(HELPER_TAIL_CALL) {
+            if insn.called() == Some(Call::Helper(HELPER_TAIL_CALL)) {
                 tail_calls[owner(&starts, at)] = true;
             }
             side_effects.extend(side_effect(insn));
-            module_functions |= insn.kernel_function().is_some_and(|(_, module)| module != 0);
+            module_functions |= matches!(insn.called(), Some(Call::Kernel { module: 1.., .. }));
         }
         Ok(Self { starts, calls, tail_calls, side_effects, module_functions })
     }
@@ -156,7 +156,8 @@ fn side_effect(insn: Insn) -> Option<SideEffect> {
     if insn.stores() && insn.dst != FRAME_POINTER {
         return Some(SideEffect::WritesPacket);
     }
-    match insn.helper()? {
+    let Call::Helper(id) = insn.called()? else { return None };
+    match id {
         // xdp_store_bytes
         190 => Some(SideEffect::WritesPacket),
         // xdp_adjust_head, xdp_adjust_meta, xdp_adjust_tail

@@ -315,6 +315,13 @@ pub struct ResolvedProgram {
 }
 
 impl ResolvedProgram {
+    /// The only program of an object, as the object has it.
+    #[must_use]
+    pub fn new(object: Sha256, source: impl Into<String>) -> Self {
+        let (globals, maps) = (BTreeMap::new(), BTreeMap::new());
+        Self { object, source: source.into(), entry: None, globals, maps }
+    }
+
     /// Object, entry and globals in one value. `serde_json` keeps keys sorted, so equal globals
     /// have equal text.
     #[must_use]

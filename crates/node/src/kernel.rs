@@ -1,7 +1,7 @@
 //! The kernel adapter: the engine's questions and steps as calls of pointsman-bpf and netlink.
 
 use crate::host::{Kernel, KernelError, Objects};
-use pointsman_bpf::{MapHome, Member, Probe, Store};
+use pointsman_bpf::{ChainMember, MapHome, Member, Probe, Store};
 use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainRecord, Counted};
 use pointsman_model::document::Builtin;
@@ -24,7 +24,12 @@ pub struct LinuxKernel {
     /// Whether interfaces have native XDP: asking costs several system calls, and the answer
     /// stays the same while the interface lives.
     native: BTreeMap<(InterfaceName, u32), bool>,
+    /// Facts of the programs inspected lately: their steps need not verify them again.
+    facts: BTreeMap<Fingerprint, ProgramFacts>,
 }
+
+/// The most facts to remember; beyond it they are found out again.
+const MOST_FACTS: usize = 1024;
 
 impl LinuxKernel {
     /// Opens the pins under `bpffs` and finds out what the kernel can do.
@@ -36,7 +41,14 @@ impl LinuxKernel {
         let store = Store::open(bpffs)?;
         let caps =
             plan::Caps { stack_rounding: probe.stack_rounding, freplace: probe.freplace.clone() };
-        Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
+        Ok(Self {
+            store,
+            bpffs: bpffs.to_owned(),
+            probe,
+            caps,
+            native: BTreeMap::new(),
+            facts: BTreeMap::new(),
+        })
     }
 
     fn interfaces(&mut self) -> Result<BTreeMap<InterfaceName, ObservedInterface>, KernelError> {
@@ -86,7 +98,12 @@ impl LinuxKernel {
             let resolved = objects.programs.get(&key).ok_or_else(|| {
                 format!("program {} ({}) is not resolved", spec.program, spec.fingerprint)
             })?;
-            members.push((resolved, (objects.read)(&spec.object)?));
+            let known = self.facts.get(&spec.fingerprint);
+            members.push(ChainMember {
+                program: resolved,
+                object: (objects.read)(&spec.object)?,
+                known,
+            });
         }
         let record = ChainRecord { generation: step.generation, spec: step.spec.clone() };
         let rounding = self.caps.stack_rounding;
@@ -138,9 +155,18 @@ impl Kernel for LinuxKernel {
         program: &ResolvedProgram,
         object: &[u8],
     ) -> Result<ProgramFacts, ProgramProblem> {
-        Member::prepare(object, program, &MapHome::Anonymous, self.caps.stack_rounding)
+        let rounding = self.caps.stack_rounding;
+        let facts = Member::prepare(object, program, &MapHome::Anonymous, rounding, None)
             .map(|member| member.facts().clone())
-            .map_err(|e| ProgramProblem { message: e.to_string(), log: e.log().map(str::to_owned) })
+            .map_err(|e| ProgramProblem {
+                message: e.to_string(),
+                log: e.log().map(str::to_owned),
+            })?;
+        if self.facts.len() >= MOST_FACTS {
+            self.facts.clear();
+        }
+        self.facts.insert(program.fingerprint(), facts.clone());
+        Ok(facts)
     }
 
     fn execute(&mut self, step: &Step, objects: &Objects<'_>) -> Result<(), String> {
@@ -155,7 +181,8 @@ impl Kernel for LinuxKernel {
         match step {
             Step::PrepareProgram(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;
-                self.store.prepare_program(&step.program, program, &object, rounding)
+                let known = self.facts.get(&step.fingerprint);
+                self.store.prepare_program(&step.program, program, &object, rounding, known)
             }
             Step::SetMapEntries(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;

@@ -38,6 +38,10 @@ impl Bpffs {
         while let Some(directory) = open.pop() {
             for entry in std::fs::read_dir(&directory)? {
                 let entry = entry?;
+                // The kernel's own iterators (maps.debug, progs.debug) carry the dots it reserves.
+                if entry.file_name().to_string_lossy().contains('.') {
+                    continue;
+                }
                 if entry.file_type()?.is_dir() {
                     open.push(entry.path());
                 }

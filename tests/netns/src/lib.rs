@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod bpffs;
+pub mod daemon;
 pub mod members;
 pub mod netns;
 pub mod packets;
+pub mod traffic;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -38,7 +38,7 @@ pub fn rounding() -> StackRounding {
 /// # Errors
 /// Whatever is wrong with it.
 pub fn prepare(bytes: &[u8], entry: &str, globals: Value) -> Result<Member, Error> {
-    Member::prepare(bytes, &resolved(bytes, entry, globals), &MapHome::Anonymous, rounding())
+    Member::prepare(bytes, &resolved(bytes, entry, globals), &MapHome::Anonymous, rounding(), None)
 }
 
 /// Prepares a program of a test object, which must work.
@@ -63,7 +63,7 @@ pub fn member_with(object: &str, entry: &str, globals: Value) -> Member {
 /// A member that goes on after PASS and is enforced.
 #[must_use]
 pub fn slot<'a>(name: &'a str, member: &'a Member) -> Slot<'a> {
-    Slot { name, member, actions: ActionSet::PASS, enforce: true }
+    Slot { name, member, actions: ActionSet::PASS, enforce: true, priority: 50 }
 }
 
 /// A member that goes on after `actions`.
@@ -72,13 +72,15 @@ pub fn slot_on<'a>(name: &'a str, member: &'a Member, actions: &[Action]) -> Slo
     Slot { actions: actions.iter().copied().collect(), ..slot(name, member) }
 }
 
-/// Fuses with counters, which must work.
+/// Fuses with counters, in the order given, which must work.
 ///
 /// # Panics
 /// It does not.
 #[must_use]
-pub fn fuse(slots: &[Slot<'_>]) -> Chain {
-    Chain::fuse(slots, rounding(), true)
+pub fn fuse<'a>(slots: &[Slot<'a>]) -> Chain {
+    let in_order = |(at, slot): (usize, &Slot<'a>)| Slot { priority: at as u32, ..*slot };
+    let slots: Vec<_> = slots.iter().enumerate().map(in_order).collect();
+    Chain::fuse(&slots, rounding(), true)
         .unwrap_or_else(|e| panic!("{e}\n{}", e.log().unwrap_or("")))
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use strict::Fields;
 use utoipa::ToSchema;
 
 pub use schema::json_schema;
@@ -212,7 +213,8 @@ impl Document {
             )]);
         }
         let mut json = serde_json::Deserializer::from_slice(text);
-        let raw: raw::RawDocument = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let parsed = serde_path_to_error::deserialize::<_, Fields<raw::RawDocument>>(&mut json);
+        let Fields(raw) = parsed.map_err(|e| {
             let place = pointer(e.path());
             vec![error(&place, e.into_inner().to_string())]
         })?;
@@ -255,7 +257,7 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
         errors.push(error("/generation", "expected a number of at least 1"));
     }
     let mut programs = BTreeMap::new();
-    for (name, program) in raw.programs.0 {
+    for (name, Fields(program)) in raw.programs.0 {
         match check_program(program) {
             Ok(program) => drop(programs.insert(name, program)),
             Err((inner, message)) => {
@@ -266,9 +268,9 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
         }
     }
     let mut interfaces = BTreeMap::new();
-    for (name, interface) in raw.interfaces.0 {
+    for (name, Fields(interface)) in raw.interfaces.0 {
         let at = format!("/interfaces/{}/xdp/chain", escape(name.as_str()));
-        let xdp = interface.xdp.map(|xdp| check_chain(xdp, &at, &programs, &mut errors));
+        let xdp = interface.xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
         interfaces.insert(name, InterfaceSpec { xdp });
     }
     if !errors.is_empty() {
@@ -297,20 +299,22 @@ impl ProgramSpec {
 
 fn check_program(raw: raw::RawProgram) -> Result<ProgramSpec, (&'static str, String)> {
     let object = match (raw.object, raw.builtin) {
-        (Some(object), None) => check_object(object).map_err(|(at, why)| (at, why.into()))?,
+        (Some(Fields(object)), None) => {
+            check_object(object).map_err(|(at, why)| (at, why.into()))?
+        }
         (None, Some(builtin)) => ObjectSource::Builtin(builtin),
         (None, None) => return Err(("", "expected `object` or `builtin`".into())),
         (Some(_), Some(_)) => {
             return Err(("", "expected one of `object` and `builtin`, found both".into()));
         }
     };
-    let entry = |e: raw::RawEntry| MapEntry { key: e.key.0, value: e.value.0 };
+    let entry = |Fields(e): Fields<raw::RawEntry>| MapEntry { key: e.key.0, value: e.value.0 };
     Ok(ProgramSpec {
         object,
         entry: raw.entry,
         globals: raw.globals.0.into_iter().map(|(name, value)| (name, value.0)).collect(),
         maps: (raw.maps.0.into_iter())
-            .map(|(name, map)| (name, map.entries.into_iter().map(entry).collect()))
+            .map(|(name, Fields(map))| (name, map.entries.into_iter().map(entry).collect()))
             .collect(),
     })
 }
@@ -359,7 +363,7 @@ fn check_chain(
     }
     let mut seen = BTreeSet::new();
     let mut chain = Vec::with_capacity(raw.chain.len());
-    for (index, entry) in raw.chain.into_iter().enumerate() {
+    for (index, Fields(entry)) in raw.chain.into_iter().enumerate() {
         let place = format!("{at}/{index}/program");
         if !programs.contains_key(&entry.program) {
             let message =
@@ -381,3 +385,6 @@ fn check_chain(
     }
     XdpSpec { engine: raw.engine, mode: raw.mode, chain }
 }
+
+#[cfg(test)]
+mod tests;

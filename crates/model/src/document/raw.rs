@@ -1,7 +1,7 @@
 //! The document as it is written. The published JSON Schema is made from these types, and so is
 //! the refusal of unknown fields; what one field says about another is checked in the parent.
 
-use super::strict::{StrictValue, UniqueMap};
+use super::strict::{Fields, StrictValue, UniqueMap};
 use super::{Builtin, Engine, Mode};
 use crate::{ActionSet, EntryName, InterfaceName, MapName, NodeName, ProgramName, Sha256};
 use serde::{Deserialize, Deserializer};
@@ -28,12 +28,12 @@ pub(super) struct RawDocument {
     /// The programs, by a name of the operator's choice.
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawProgram>)]
-    pub(super) programs: UniqueMap<ProgramName, RawProgram>,
+    pub(super) programs: UniqueMap<ProgramName, Fields<RawProgram>>,
     /// The interfaces and what runs on them. An interface that is not listed carries nothing of
     /// ours.
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawInterface>)]
-    pub(super) interfaces: UniqueMap<InterfaceName, RawInterface>,
+    pub(super) interfaces: UniqueMap<InterfaceName, Fields<RawInterface>>,
     #[serde(default, deserialize_with = "not_yet", rename = "companions")]
     #[schema(ignore)]
     _companions: (),
@@ -53,7 +53,8 @@ pub(super) enum SchemaVersion {
 #[schema(as = Program)]
 pub(super) struct RawProgram {
     /// The ELF object. Exactly one of `object` and `builtin` must be given.
-    pub(super) object: Option<RawObject>,
+    #[schema(value_type = Option<RawObject>)]
+    pub(super) object: Option<Fields<RawObject>>,
     /// A program that comes with Pointsman.
     pub(super) builtin: Option<Builtin>,
     /// The function where the program starts. May be left out when the object has one XDP
@@ -67,7 +68,7 @@ pub(super) struct RawProgram {
     /// Contents of maps. A map that is listed holds exactly these entries after an apply.
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawMap>)]
-    pub(super) maps: UniqueMap<MapName, RawMap>,
+    pub(super) maps: UniqueMap<MapName, Fields<RawMap>>,
 }
 
 /// Where an object's bytes come from. Exactly one of `path`, `inline`, `url` and `sha256`;
@@ -94,7 +95,8 @@ pub(super) struct RawObject {
 #[schema(as = MapContents)]
 pub(super) struct RawMap {
     /// All entries of the map.
-    pub(super) entries: Vec<RawEntry>,
+    #[schema(value_type = Vec<RawEntry>)]
+    pub(super) entries: Vec<Fields<RawEntry>>,
     #[serde(default, deserialize_with = "not_yet", rename = "on_upgrade")]
     #[schema(ignore)]
     _on_upgrade: (),
@@ -119,7 +121,8 @@ pub(super) struct RawEntry {
 #[schema(as = Interface)]
 pub(super) struct RawInterface {
     /// The XDP chain. Left out: no XDP program of ours is attached there.
-    pub(super) xdp: Option<RawXdp>,
+    #[schema(value_type = Option<RawXdp>)]
+    pub(super) xdp: Option<Fields<RawXdp>>,
     #[serde(default, deserialize_with = "not_yet", rename = "tc")]
     #[schema(ignore)]
     _tc: (),
@@ -146,7 +149,8 @@ pub(super) struct RawXdp {
     pub(super) mode: Mode,
     /// The chain's programs. Their order in this list does not matter: `priority` orders them.
     /// An empty list keeps an empty program attached, so that filling it again is one swap.
-    pub(super) chain: Vec<RawChainEntry>,
+    #[schema(value_type = Vec<RawChainEntry>)]
+    pub(super) chain: Vec<Fields<RawChainEntry>>,
 }
 
 /// One program's place in a chain.

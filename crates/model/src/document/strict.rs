@@ -1,11 +1,33 @@
 //! JSON as operators mean it: a key given twice is a mistake, not "the last one wins".
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+
+/// A structure that is written as an object. What serde derives would take an array of the fields
+/// in their order as well, and nobody means that.
+#[derive(Debug)]
+pub(super) struct Fields<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+            type Value = Fields<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Fields<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Fields)
+            }
+        }
+        deserializer.deserialize_map(Object(PhantomData))
+    }
+}
 
 /// A map that refuses a key given twice and keys that are no `K`.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
 //! The kernel rings. Tests in `vm` need a kernel and nothing else: they run on this host and on
 //! Debian's kernel in the emulated machine. Tests in `host` drive the daemon and the command line.
 
+mod host;
 mod vm;

@@ -1,0 +1,270 @@
+//! The daemon and the command line as an operator runs them, in a namespace of the test.
+
+use crate::bpffs::Bpffs;
+use crate::netns::Netns;
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// A host: directories of its own, a BPF filesystem of its own. The daemon comes and goes.
+#[derive(Debug)]
+pub struct Host {
+    /// Where the pins go.
+    pub bpffs: Bpffs,
+    directory: tempfile::TempDir,
+}
+
+/// A running daemon; killed when dropped, which leaves its chains attached.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    socket: PathBuf,
+    /// Open for as long as the daemon may tell how it is.
+    _notify: UnixDatagram,
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The exit code.
+    pub code: i32,
+    /// What it printed, as JSON where it is.
+    pub value: Value,
+    /// What it said on standard error.
+    pub stderr: String,
+}
+
+impl Host {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The kernel's answer; it takes root.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("pointsman-host-").tempdir()?;
+        Ok(Self { bpffs: Bpffs::mount()?, directory })
+    }
+
+    /// A path below the host's own directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The command that starts the daemon.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        self.command_with(&self.bpffs.path().join("pointsman"))
+    }
+
+    /// The command that starts the daemon with its pins elsewhere.
+    #[must_use]
+    pub fn command_with(&self, pins: &Path) -> Command {
+        let mut command = Command::new(binary("pointsman-node"));
+        command
+            .arg("--run-dir")
+            .arg(self.path("run"))
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            .arg("--bpffs")
+            .arg(pins)
+            .arg("--document")
+            .arg(self.path("node.json"))
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon in `netns` and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It ends instead, or says nothing for 20 seconds.
+    pub fn start(&self, netns: &Netns) -> Result<Daemon> {
+        let path = self.path(&format!("notify-{}", crate::unique()));
+        let notify = UnixDatagram::bind(&path)?;
+        notify.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
+        let mut command = self.command();
+        command.env("NOTIFY_SOCKET", &path).stderr(log);
+        let child = netns.run(move || command.spawn()).context("start pointsman-node")?;
+        let socket = self.path("run").join("node.sock");
+        let daemon = Daemon { child, socket, _notify: notify.try_clone()? };
+        let mut message = [0; 4096];
+        loop {
+            let length = notify.recv(&mut message).context("the daemon does not become ready")?;
+            if String::from_utf8_lossy(&message[..length]).contains("READY=1") {
+                // Nobody reads what it says later: a full queue must not hold it up.
+                rustix::net::shutdown(&notify, rustix::net::Shutdown::Read)?;
+                return Ok(daemon);
+            }
+        }
+    }
+
+    /// Starts the daemon where it must fail, and returns how it ended and what it said.
+    ///
+    /// # Errors
+    /// It cannot be run at all.
+    pub fn start_failing(&self, netns: &Netns) -> Result<Output> {
+        let mut command = self.command();
+        netns.run(move || command.output()).context("run pointsman-node")
+    }
+
+    /// Writes a document beside the watched one and renames it.
+    ///
+    /// # Errors
+    /// The disk's answer.
+    pub fn drop_document(&self, document: &Value) -> Result<()> {
+        let aside = self.path("node.json.new");
+        std::fs::write(&aside, document.to_string())?;
+        std::fs::rename(aside, self.path("node.json"))?;
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // What the daemon said belongs to a failure's story, and only there.
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.path("log"))
+        {
+            eprintln!("the daemon's log:\n{log}");
+        }
+    }
+}
+
+impl Daemon {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs `pointsman --json ARGUMENTS` with `input` on standard input.
+    ///
+    /// # Panics
+    /// The command cannot be run.
+    #[must_use]
+    pub fn ask(&self, arguments: &[&str], input: &[u8]) -> Answer {
+        cli(
+            &[&["--json", "--node", self.socket.to_str().expect("UTF-8")], arguments].concat(),
+            input,
+        )
+    }
+
+    /// Applies a document.
+    #[must_use]
+    pub fn apply(&self, document: &Value) -> Answer {
+        self.ask(&["apply", "-"], document.to_string().as_bytes())
+    }
+
+    /// Applies a document, all of which must be done.
+    ///
+    /// # Panics
+    /// It was not.
+    #[track_caller]
+    pub fn apply_whole(&self, document: &Value) -> Value {
+        let answer = self.apply(document);
+        assert_eq!(answer.code, 0, "{answer:#?}");
+        answer.value
+    }
+
+    /// The status.
+    ///
+    /// # Panics
+    /// The daemon does not answer.
+    #[track_caller]
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let answer = self.ask(&["status"], b"");
+        assert_eq!(answer.code, 0, "{answer:#?}");
+        answer.value
+    }
+
+    /// The only hook of the status.
+    ///
+    /// # Panics
+    /// There is not exactly one.
+    #[track_caller]
+    #[must_use]
+    pub fn hook(&self) -> Value {
+        let status = self.status();
+        let hooks = status["hooks"].as_array().expect("hooks");
+        assert_eq!(hooks.len(), 1, "{status:#}");
+        hooks[0].clone()
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn stop(mut self, signal: rustix::process::Signal) -> Result<ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.context("a process id")?, signal)?;
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `pointsman` with `input` on standard input.
+///
+/// # Panics
+/// The command cannot be run.
+#[must_use]
+pub fn cli(arguments: &[&str], input: &[u8]) -> Answer {
+    let run = || -> Result<Output> {
+        let mut child = Command::new(binary("pointsman"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // A command that refuses its input early closes the pipe.
+        let _ = child.stdin.take().context("a pipe")?.write_all(input);
+        Ok(child.wait_with_output()?)
+    };
+    let output = run().expect("run pointsman");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Answer {
+        code: output.status.code().unwrap_or(-1),
+        value: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The path of one of our binaries, built once.
+///
+/// # Panics
+/// It does not build.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build().expect("build the binaries")).join(name)
+}
+
+/// Where the binaries are: as the caller says, or built now.
+fn build() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("POINTSMAN_BIN_DIR") {
+        return Ok(folder.into());
+    }
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", "pointsman-node", "--package", "pointsman-cli"])
+        .status()
+        .context("run cargo")?;
+    if !status.success() {
+        bail!("the binaries do not build");
+    }
+    // This test's executable lies in TARGET/debug/deps.
+    let own = std::env::current_exe()?;
+    let folder = own.parent().and_then(Path::parent).context("a target folder")?;
+    Ok(folder.to_owned())
+}
