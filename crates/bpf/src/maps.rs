@@ -228,7 +228,7 @@ pub(crate) fn fill(
 }
 
 /// Entries moved by one system call where the kernel can move several.
-const BATCH: u32 = 4096;
+const BATCH: u32 = 16_384;
 
 /// Makes a map hold exactly `entries`: new and changed ones are written first, then those that
 /// are not wanted go, so that no wanted entry is ever missing.
@@ -238,41 +238,51 @@ fn set_entries(map: &MapHandle, name: &str, entries: &[Bytes]) -> Result<(), Err
     if kind.is_percpu() {
         return set_per_cpu(map, entries).map_err(what);
     }
-    let found = contents(map).map_err(what)?;
-    let wanted: BTreeMap<&[u8], &[u8]> =
+    let mut changed: BTreeMap<&[u8], &[u8]> =
         entries.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).collect();
-    let changed =
-        wanted.iter().filter(|(key, value)| found.get(**key).map(Vec::as_slice) != Some(**value));
-    let changed: Vec<_> = changed.map(|(key, value)| (*key, *value)).collect();
-    write(map, &changed).map_err(what)?;
+    let wanted = changed.clone();
     let zero = vec![0; map.value_size() as usize];
-    let unwanted = found.iter().filter(|(key, _)| !wanted.contains_key(key.as_slice()));
+    let mut unwanted = Vec::new();
+    for_each(map, |key, value| match wanted.get(key.as_slice()) {
+        Some(&new) if *new == value => drop(changed.remove(key.as_slice())),
+        Some(_) => {}
+        // All slots of an array are there for ever; an empty one holds zeros.
+        None if is_array(kind) && value == zero => {}
+        None => unwanted.push(key),
+    })
+    .map_err(what)?;
+    let changed: Vec<_> = changed.into_iter().collect();
+    write(map, &changed).map_err(what)?;
     if is_array(kind) {
-        let set = unwanted.filter(|(_, value)| **value != zero);
-        let cleared: Vec<_> = set.map(|(key, _)| (key.as_slice(), zero.as_slice())).collect();
+        let cleared: Vec<_> =
+            unwanted.iter().map(|key| (key.as_slice(), zero.as_slice())).collect();
         return write(map, &cleared).map_err(what);
     }
-    for (key, _) in unwanted {
-        delete(map, key).map_err(what)?;
-    }
-    Ok(())
+    unwanted.iter().try_for_each(|key| delete(map, key)).map_err(what)
 }
 
-/// All entries of a map.
-fn contents(map: &MapHandle) -> libbpf_rs::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let batch = map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)?;
-    let found: BTreeMap<_, _> = batch.collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    // Empty, or a map that the kernel does not read in batches: the iterator does not tell which.
-    let mut found = BTreeMap::new();
-    for key in map.keys() {
-        if let Some(value) = map.lookup(&key, MapFlags::ANY)? {
-            found.insert(key, value);
+/// Shows every entry of a map.
+fn for_each(map: &MapHandle, mut show: impl FnMut(Vec<u8>, Vec<u8>)) -> libbpf_rs::Result<()> {
+    // Arrays only: for hash maps the kernel's cursor has four bytes, and libbpf-rs 0.27 gives it
+    // as many as a key has.
+    if map.map_type() == MapType::Array {
+        let mut slots = 0;
+        for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
+            slots += 1;
+            show(key, value);
+        }
+        if slots == map.max_entries() {
+            return Ok(());
         }
     }
-    Ok(found)
+    // A program that adds and deletes meanwhile can make the walk start over.
+    let most = map.max_entries() as usize * 2;
+    for key in map.keys().take(most) {
+        if let Some(value) = map.lookup(&key, MapFlags::ANY)? {
+            show(key, value);
+        }
+    }
+    Ok(())
 }
 
 fn write(map: &MapHandle, entries: &[(&[u8], &[u8])]) -> libbpf_rs::Result<()> {
