@@ -101,6 +101,7 @@ impl Store {
                     && !pins::exists(&path.join("entries"))
                 {
                     pins::remove_directory(&path)?;
+                    self.remove_if_empty(path.parent())?;
                 }
             }
         }

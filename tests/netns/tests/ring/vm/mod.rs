@@ -1,2 +1,4 @@
 mod chain;
 mod members;
+mod pins;
+mod veth;
