@@ -1,6 +1,6 @@
-//! A chain of two programs from an ELF object: `chain INTERFACE-INDEX OBJECT.o ENTRY ENTRY`.
+//! A chain of two programs from an ELF object: `chain INTERFACE OBJECT.o ENTRY ENTRY`.
 
-use pointsman_bpf::{Chain, MapHome, Member, Slot, probe};
+use pointsman_bpf::{Chain, MapHome, Member, Slot, interface_index, probe};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::ResolvedProgram;
 use pointsman_model::{Action, ActionSet, EntryName, Sha256};
@@ -8,7 +8,7 @@ use pointsman_model::{Action, ActionSet, EntryName, Sha256};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [interface, path, first, second] = arguments.as_slice() else {
-        return Err("usage: chain INTERFACE-INDEX OBJECT.o ENTRY ENTRY".into());
+        return Err("usage: chain INTERFACE OBJECT.o ENTRY ENTRY".into());
     };
     let (object, kernel) = (std::fs::read(path)?, probe()?);
     let open = |entry: &str| -> Result<Member, Box<dyn std::error::Error>> {
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kernel.stack_rounding,
         true,
     )?;
-    let _attached = chain.attach(interface.parse()?, AttachMode::Native)?;
+    let _attached = chain.attach(interface_index(interface)?, AttachMode::Native)?;
     println!("attached as program {}; press Enter to stop", chain.info()?.id);
     std::io::stdin().read_line(&mut String::new())?;
     println!("{:?}", chain.counters().map(pointsman_bpf::Counters::read).transpose()?);

@@ -84,6 +84,16 @@ fn release_at_least(major: u32, minor: u32) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
+/// The kernel's number of an interface of this thread's network namespace.
+///
+/// # Errors
+/// There is no such interface.
+pub fn interface_index(name: &str) -> std::io::Result<u32> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(&any, name)?)
+}
+
 /// Whether the driver of an interface of this thread's network namespace runs XDP natively.
 ///
 /// # Errors
