@@ -1,4 +1,6 @@
+mod builtins;
 mod chain;
+mod equivalence;
 mod members;
 mod pins;
 mod veth;
