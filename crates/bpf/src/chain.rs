@@ -53,12 +53,24 @@ impl Chain {
     /// # Errors
     /// Members that do not go together, with the figures, or the verifier's refusal.
     pub fn fuse(slots: &[Slot<'_>], rounding: StackRounding, counted: bool) -> Result<Self, Error> {
-        let mut slots: Vec<_> = slots.iter().collect();
-        slots.sort_by_key(|slot| (slot.priority, slot.member.entry(), slot.name));
+        let slots = by_priority(slots);
         let named: Vec<_> = slots.iter().map(|slot| (slot.name, slot.member.facts())).collect();
         let layout = layout(&named, rounding)?;
+        Self::load(&slots, layout, counted)
+    }
+
+    /// Fuses `slots`, which run by priority, in a layout of the caller's choice: for comparing
+    /// forms. What does not fit is refused by the verifier instead of with figures.
+    ///
+    /// # Errors
+    /// The verifier's refusal.
+    pub fn fuse_as(slots: &[Slot<'_>], layout: Layout, counted: bool) -> Result<Self, Error> {
+        Self::load(&by_priority(slots), layout, counted)
+    }
+
+    fn load(slots: &[&Slot<'_>], layout: Layout, counted: bool) -> Result<Self, Error> {
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
-        let program = load(&slots, &layout, counters.as_ref())?;
+        let program = load(slots, &layout, counters.as_ref())?;
         Ok(Self { program, counters, layout })
     }
 
@@ -176,6 +188,13 @@ impl Counters {
 fn word(row: &[u8], at: usize) -> u64 {
     let bytes = row.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_ne_bytes)
+}
+
+/// The order of a chain: libxdp's rule, then the operator's name.
+fn by_priority<'s, 'm>(slots: &'s [Slot<'m>]) -> Vec<&'s Slot<'m>> {
+    let mut slots: Vec<_> = slots.iter().collect();
+    slots.sort_by_key(|slot| (slot.priority, slot.member.entry(), slot.name));
+    slots
 }
 
 fn load(

@@ -15,6 +15,7 @@ use pointsman_fuse::shape::{Malformed, Shape};
 use pointsman_model::facts::{MapFacts, ProgramFacts};
 use pointsman_model::plan::ResolvedProgram;
 use pointsman_model::{EntryName, MapName};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -251,8 +252,14 @@ impl Alone<'_> {
             needs_gpl,
             side_effects: shape.side_effects.iter().copied().collect(),
             maps: map_facts(self.object),
+            used_maps: self.used_maps(),
             unfusable,
         })
+    }
+
+    fn used_maps(&self) -> u32 {
+        let maps = self.code.instructions.iter().filter_map(|insn| insn.map());
+        u32::try_from(maps.collect::<BTreeSet<_>>().len()).unwrap_or(u32::MAX)
     }
 
     /// Whether the kernel would refuse the program under another licence. Asked of the verifier

@@ -37,6 +37,8 @@ pub(crate) const HELPER_TAIL_CALL: i32 = 12;
 pub(crate) const PSEUDO_CALL: u8 = 1;
 /// `BPF_PSEUDO_KFUNC_CALL`: the immediate is a BTF id, the offset picks a module.
 pub(crate) const PSEUDO_KFUNC_CALL: u8 = 2;
+/// `BPF_PSEUDO_MAP_FD`: the immediate is a map's descriptor.
+pub(crate) const PSEUDO_MAP_FD: u8 = 1;
 /// `BPF_PSEUDO_MAP_VALUE`: the next slot's immediate is an offset into the value.
 pub(crate) const PSEUDO_MAP_VALUE: u8 = 2;
 /// `BPF_PSEUDO_FUNC`: a 64-bit load of a subprogram's address.
@@ -147,6 +149,15 @@ impl Insn {
     pub(crate) const fn refers_to_function(self) -> bool {
         (self.code == CALL && self.src == PSEUDO_CALL)
             || (self.code == LD_IMM64 && self.src == PSEUDO_FUNC)
+    }
+
+    /// The descriptor of the map it loads the address of, or of whose value.
+    #[must_use]
+    pub const fn map(self) -> Option<i32> {
+        match (self.code, self.src) {
+            (LD_IMM64, PSEUDO_MAP_FD | PSEUDO_MAP_VALUE) => Some(self.imm),
+            _ => None,
+        }
     }
 
     /// What of the kernel it calls, if anything.

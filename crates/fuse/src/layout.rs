@@ -10,6 +10,9 @@ pub const MAX_STACK: u32 = 512;
 /// `check_max_stack_depth_subprog`, since 5.10).
 pub const MAX_STACK_ABOVE_TAIL_CALL: u32 = 256;
 
+/// The kernel's limit for the maps that one program refers to (`MAX_USED_MAPS`).
+pub const MAX_USED_MAPS: u32 = 64;
+
 /// How this kernel's verifier counts a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StackRounding {
@@ -110,6 +113,19 @@ pub enum DoesNotFit {
         /// A member without frags.
         without: String,
     },
+    /// More maps than one program may refer to.
+    #[error(
+        "the maps do not fit: the members use {used} and the chain one for its counters, and the \
+         kernel allows a program {MAX_USED_MAPS}; {most} uses most, {most_used}"
+    )]
+    Maps {
+        /// Maps of all members.
+        used: u32,
+        /// The member that uses most.
+        most: String,
+        /// How many it uses.
+        most_used: u32,
+    },
     /// A member that cannot be part of any fused program.
     #[error("{member} cannot be fused: {why}")]
     Member {
@@ -136,6 +152,7 @@ pub fn layout(
             return Err(DoesNotFit::Member { member: name.to_owned(), why: why.clone() });
         }
     }
+    check_maps(members)?;
     let frags = check_frags(members)?;
     let gpl = check_licence(members)?;
     // A tail call in a subprogram forbids inlining as well: Linux 6.1 takes the constant behind it
@@ -155,6 +172,16 @@ pub fn layout(
                 None => return Err(problem),
             },
         }
+    }
+}
+
+fn check_maps(members: &[(&str, &ProgramFacts)]) -> Result<(), DoesNotFit> {
+    let used = members.iter().map(|(_, facts)| facts.used_maps).sum();
+    match members.iter().max_by_key(|(_, facts)| facts.used_maps) {
+        Some((most, facts)) if used >= MAX_USED_MAPS => {
+            Err(DoesNotFit::Maps { used, most: (*most).to_owned(), most_used: facts.used_maps })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -276,6 +303,7 @@ mod tests {
             needs_gpl: false,
             side_effects: vec![],
             maps: vec![],
+            used_maps: 0,
             unfusable: None,
         }
     }
@@ -324,6 +352,16 @@ mod tests {
         below.tail_call_depth = Some(256);
         let error = lay(&[&below], StackRounding::To32).unwrap_err();
         assert_eq!(error, DoesNotFit::TailCall { member: "member".into(), above: 352 });
+    }
+
+    #[test]
+    fn the_kernels_limit_of_maps_is_told_with_the_figures() {
+        let (mut few, mut many) = (facts(0, 0), facts(0, 0));
+        (few.used_maps, many.used_maps) = (1, 62);
+        assert!(lay(&[&few, &many], StackRounding::To16).is_ok());
+        let error = lay(&[&few, &many, &few], StackRounding::To16).unwrap_err();
+        let maps = DoesNotFit::Maps { used: 64, most: "member".into(), most_used: 62 };
+        assert_eq!(error, maps);
     }
 
     #[test]

@@ -35,8 +35,10 @@ pub struct ProgramFacts {
     pub needs_gpl: bool,
     /// What it may do to packets or shared state, which observing cannot undo.
     pub side_effects: Vec<SideEffect>,
-    /// Its maps.
+    /// The maps of its object.
     pub maps: Vec<MapFacts>,
+    /// How many maps its instructions refer to; the kernel's limit is 64 a program.
+    pub used_maps: u32,
     /// Why it cannot be fused at all, if so.
     pub unfusable: Option<String>,
 }

@@ -108,7 +108,7 @@ fn does_not_fit(hook: &HookId, members: &[Candidate<'_>], problem: &DoesNotFit) 
         | DoesNotFit::TailCall { member, .. }
         | DoesNotFit::Member { member, .. } => Some(member),
         // Two programs, neither of which is wrong by itself: the message names both.
-        DoesNotFit::Licence { .. } | DoesNotFit::Frags { .. } => None,
+        DoesNotFit::Maps { .. } | DoesNotFit::Licence { .. } | DoesNotFit::Frags { .. } => None,
     };
     let named = guilty.and_then(|guilty| members.iter().find(|m| m.name().as_str() == guilty));
     Refusal {

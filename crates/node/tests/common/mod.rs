@@ -237,6 +237,7 @@ impl Kernel for TestKernel {
             needs_gpl: false,
             side_effects: vec![],
             maps: vec![],
+            used_maps: 0,
             unfusable: None,
         })
     }

@@ -165,6 +165,7 @@ pub(crate) fn harmless(name: &str) -> ProgramFacts {
         needs_gpl: false,
         side_effects: vec![],
         maps: vec![],
+        used_maps: 0,
         unfusable: None,
     }
 }
