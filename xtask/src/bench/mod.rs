@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures, many times each, with their spread.
 
+mod chain;
 mod node;
 mod stats;
 
@@ -19,12 +20,15 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// A chain's nanoseconds per packet, in all its forms. Needs root.
+    Chain(chain::Options),
     /// The daemon: document to packets affected, no-op apply, idle memory. Needs root.
     Node(node::Options),
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     match &options.what {
+        What::Chain(chain) => return chain::run(workspace, chain, options.json),
         What::Node(node) => {
             let rows = node::measure(workspace, node)?;
             stats::print(&rows, options.json);
