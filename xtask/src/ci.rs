@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: every check, each to its end, so that one failure does not hide another.
 
 use crate::libtest::Tally;
-use crate::process::{capture, stream};
+use crate::process::{capture, capture_long, stream};
 use crate::workspace::Workspace;
 use crate::{interrupt, openapi, rings, setup};
 use anyhow::{Result, bail};
@@ -71,7 +71,7 @@ fn summary_line(name: &str, passed: bool, took: Duration) -> String {
 
 fn lockfile(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo("metadata");
-    capture(cargo.args(["--locked", "--format-version=1"])).map(drop)
+    capture_long(cargo.args(["--locked", "--format-version=1"])).map(drop)
 }
 
 fn fmt(workspace: &Workspace) -> Result<()> {

@@ -1,11 +1,11 @@
-//! Ctrl-C and SIGTERM: what was started is ended, and cleaning up still runs.
+//! Ctrl-C, SIGTERM and a lost terminal: what was started is ended, and cleaning up still runs.
 //!
 //! One thread receives the signals. It ends the process groups that are registered at the moment;
 //! whoever waits for them sees them end and goes on to clean up. Nothing else is killed, ever.
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ fn state() -> MutexGuard<'static, State> {
 
 /// Starts to receive signals. Once per process.
 pub(crate) fn install() -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
-        .context("cannot receive SIGINT and SIGTERM")?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
+        .context("cannot receive signals")?;
     let receive = move || {
         for _ in signals.forever() {
             let mut state = state();

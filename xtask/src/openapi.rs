@@ -5,7 +5,7 @@ use crate::setup;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// `cargo xtask openapi`.
 pub(crate) fn rewrite(workspace: &Workspace) -> Result<ExitCode> {
@@ -36,12 +36,10 @@ fn file(workspace: &Workspace) -> PathBuf {
 }
 
 fn from_code(workspace: &Workspace) -> Result<String> {
-    let mut cargo = workspace.cargo("run");
-    let text = capture(
-        cargo
-            .args(["--quiet", "--package", "pointsman-node", "--bin", "pointsman-node"])
-            .args(["--", "openapi"]),
-    )?;
+    let node = ["build", "--package", "pointsman-node", "--bin", "pointsman-node"];
+    let built = workspace.build(&node)?;
+    let node = built.first().context("cargo built no pointsman-node")?;
+    let text = capture(Command::new(node).arg("openapi"))?;
     // However the daemon ends its output, a text file ends with one newline.
     Ok(format!("{}\n", text.trim_end()))
 }

@@ -1,6 +1,6 @@
 //! Children whose output is read line by line, and which never outlive their welcome.
 
-use crate::interrupt::Group;
+use crate::interrupt::{self, Group};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io::{BufRead, BufReader, Read};
@@ -123,12 +123,33 @@ fn pump(
     timed_out
 }
 
-/// Runs a short command and gives its standard output; its error output is part of the error.
+/// Runs a short command to its end and gives its standard output; its error output is part of the
+/// error. Ctrl-C does not reach it, however often it is pressed: cleaning up is done this way.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    captured(command, false)
+}
+
+/// The same for a command that may take long: a signal ends it.
+pub(crate) fn capture_long(command: &mut Command) -> Result<String> {
+    captured(command, true)
+}
+
+fn captured(command: &mut Command, is_long: bool) -> Result<String> {
     let shown = shown(command);
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
+    // A terminal sends Ctrl-C to its foreground's process group: this child leaves it.
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run {shown}"))?;
+    let _group = is_long.then(|| Group::register(Pid::from_child(&child)));
+    let output = child.wait_with_output().with_context(|| format!("cannot wait for {shown}"))?;
     if !output.status.success() {
+        if is_long && interrupt::pending() {
+            bail!("interrupted");
+        }
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{shown} failed ({}): {}", output.status, said.trim());
     }
@@ -187,6 +208,14 @@ mod tests {
                 assert_eq!(poll(&mut polled, Some(&limit)).unwrap(), 1, "{pid:?} still runs");
             }
         }
+    }
+
+    #[test]
+    fn what_is_captured_is_not_in_the_group_that_the_terminal_interrupts() {
+        // Field 5 of a process's stat is its process group; nothing else has spaces in it here.
+        let stat = capture(Command::new("cat").arg("/proc/self/stat")).unwrap();
+        let fields: Vec<_> = stat.split_whitespace().collect();
+        assert_eq!(fields[4], fields[0], "{stat}");
     }
 
     #[test]

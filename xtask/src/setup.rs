@@ -2,10 +2,14 @@
 //! that is possible, named where it is not.
 
 use crate::elf;
-use crate::process::{capture, shown};
-use anyhow::{Context, Result, bail};
+use crate::interrupt;
+use crate::process::{capture_long, shown};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+/// How much of apt-get's complaints is shown, in lines.
+const LINES: usize = 4;
 
 /// How a need is recognised as met: by what is used of it, however it came onto the machine.
 #[derive(Debug, Clone, Copy)]
@@ -91,9 +95,17 @@ pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
             packages.join(" ")
         );
     };
-    apt(&apt_get, &["update"])?;
+    // The lists there are may do: perhaps only a mirror that nothing is wanted from is away.
+    if let Err(error) = apt(&apt_get, &["update"]) {
+        if interrupt::pending() {
+            return Err(error);
+        }
+        println!("setup: cannot refresh the package lists: {error:#}");
+    }
     let install = ["install", "--yes", "--no-install-recommends"];
-    apt(&apt_get, &[&install, packages.as_slice()].concat())?;
+    apt(&apt_get, &[&install, packages.as_slice()].concat()).with_context(|| {
+        format!("cannot install what is missing; needed: apt-get install {}", packages.join(" "))
+    })?;
     let left = self::missing(needs);
     if let Some(need) = left.first() {
         bail!("{} is installed and {:?} is still not there", need.package, need.probe);
@@ -114,7 +126,18 @@ fn apt(apt_get: &Path, arguments: &[&str]) -> Result<()> {
     // Another package manager may be at work: wait for it instead of failing.
     command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
     println!("setup: {}", shown(&command));
-    capture(&mut command).map(drop)
+    // One failed download is told of like the next fifty.
+    capture_long(&mut command).map(drop).map_err(|error| anyhow!(first_lines(&error.to_string())))
+}
+
+/// The first lines of a text, and how many more there are.
+fn first_lines(text: &str) -> String {
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    if lines.len() > LINES {
+        let more = lines.split_off(LINES).len();
+        lines.push(format!("... and {more} more lines"));
+    }
+    lines.join("\n")
 }
 
 fn missing<'a>(needs: &[&'a [Need]]) -> Vec<&'a Need> {
@@ -155,6 +178,12 @@ mod tests {
         assert!(!Probe::File("/proc/no-such-file").is_met());
         // A shell script, and a program that is not there, are no static programs.
         assert!(!Probe::StaticProgram("no-such-program").is_met());
+    }
+
+    #[test]
+    fn many_complaints_are_told_of_in_a_few_lines() {
+        assert_eq!(first_lines("1\n2\n3\n4"), "1\n2\n3\n4");
+        assert_eq!(first_lines("1\n2\n3\n4\n5\n6\n"), "1\n2\n3\n4\n... and 2 more lines");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Where the workspace and its build directory are, and how cargo is called.
 
+use crate::interrupt;
+use crate::process::stream;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -46,17 +48,19 @@ impl Workspace {
     ///
     /// `arguments` begin with cargo's verb. Progress and compiler messages go to stderr.
     pub(crate) fn build(&self, arguments: &[&str]) -> Result<Vec<PathBuf>> {
-        let output = cargo()
-            .args(arguments)
-            .arg("--message-format=json-render-diagnostics")
-            .current_dir(&self.root)
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cannot run cargo")?;
-        if !output.status.success() {
+        let mut command = cargo();
+        command.args(arguments).arg("--message-format=json-render-diagnostics");
+        let mut built = Vec::new();
+        let ended = stream(command.current_dir(&self.root), None, |message| {
+            built.extend(executable(message));
+        })?;
+        if interrupt::pending() {
+            bail!("interrupted");
+        }
+        if !ended.is_success() {
             bail!("cargo {} failed: see above", arguments.join(" "));
         }
-        Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+        Ok(built)
     }
 }
 
@@ -65,11 +69,11 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The `executable` of every artifact message; lines that are no messages are left out.
-fn executables(messages: &str) -> Vec<PathBuf> {
-    let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let artifacts = parsed.filter(|message| message["reason"] == "compiler-artifact");
-    artifacts.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).collect()
+/// The `executable` of an artifact message; a line that is no such message has none.
+fn executable(line: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let is_artifact = message["reason"] == "compiler-artifact";
+    is_artifact.then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 
 #[cfg(test)]
@@ -85,6 +89,7 @@ mod tests {
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        assert_eq!(executables(messages), [PathBuf::from("/t/debug/deps/chains-1f")]);
+        let built: Vec<_> = messages.lines().filter_map(executable).collect();
+        assert_eq!(built, [PathBuf::from("/t/debug/deps/chains-1f")]);
     }
 }

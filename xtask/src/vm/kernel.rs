@@ -1,6 +1,7 @@
 //! Debian's stock kernel: downloaded once, unpacked into the build directory, never installed.
 
-use crate::process::capture;
+use crate::interrupt;
+use crate::process::{capture, capture_long};
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -64,13 +65,16 @@ fn download(series: &str, directory: &Path) -> Result<()> {
         command.args(["-q", "download", &package]).current_dir(directory);
         command
     };
-    if capture(&mut apt_get()).is_err() {
+    if let Err(error) = capture_long(&mut apt_get()) {
+        if interrupt::pending() {
+            return Err(error);
+        }
         // The lists name a version that the mirror no longer has.
         setup::apt_update()?;
-        capture(&mut apt_get())?;
+        capture_long(&mut apt_get())?;
     }
     let archive = only_archive(directory)?;
-    capture(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(directory))?;
+    capture_long(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(directory))?;
     fs::remove_file(&archive)?;
     let version = package.trim_start_matches("linux-image-");
     let depmod = setup::find_program("depmod").context("depmod is not there (package kmod)")?;
