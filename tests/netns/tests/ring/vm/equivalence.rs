@@ -14,40 +14,15 @@ use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::members::{resolved, rounding};
 use pointsman_netns::object;
 use pointsman_netns::packets::{Extension, Frame, QINQ, VLAN};
+use pointsman_netns::random::{Random, full};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 
 const CASES: usize = 250;
 const CASES_FULL: usize = 10_000;
 const LONGEST: usize = 12;
 const PACKETS: usize = 4;
-
-/// SplitMix64: small, and the same everywhere for one seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
 
 /// A program of the pool: once as a member with maps of its own, once loaded by libbpf alone.
 struct Pooled {
@@ -331,14 +306,8 @@ fn play(
 
 #[test]
 fn fused_chains_do_what_their_members_do_one_by_one() {
-    let seed = match std::env::var("POINTSMAN_SEED") {
-        Ok(seed) => seed.parse().expect("POINTSMAN_SEED is a number"),
-        Err(_) => RandomState::new().hash_one(()),
-    };
-    let full = std::env::var("POINTSMAN_FULL").is_ok_and(|full| full == "1");
-    let cases = if full { CASES_FULL } else { CASES };
-    println!("equivalence: {cases} chains, seed {seed} (again: POINTSMAN_SEED={seed})");
-    let mut random = Random(seed);
+    let mut random = Random::new("equivalence");
+    let cases = if full() { CASES_FULL } else { CASES };
     let bpffs = Bpffs::mount().expect("root");
     let pool: Vec<_> = wanted()
         .into_iter()
@@ -366,7 +335,7 @@ fn fused_chains_do_what_their_members_do_one_by_one() {
                 format!("{}:{}{kind} {:?}", pool[p.at].name, pool[p.at].entry, p.actions)
             };
             let members: Vec<_> = ordered.iter().map(member).collect();
-            format!("seed {seed}, case {case}: {}", members.join(" | "))
+            format!("case {case}: {}", members.join(" | "))
         };
         let counted = !random.one_in(8);
         let chain = match Chain::fuse(&slots, rounding(), counted) {
@@ -404,7 +373,7 @@ fn fused_chains_do_what_their_members_do_one_by_one() {
         }
     }
     println!(
-        "equivalence: {too_deep} chains did not fit, {called} with called members, \
+        "equivalence: {cases} chains, {too_deep} of which did not fit, {called} with called members, \
          {several_buffers} packets of several buffers"
     );
     // What is hardly ever tried is not tested.

@@ -1,6 +1,7 @@
 mod builtins;
 mod chain;
 mod equivalence;
+mod hostile;
 mod members;
 mod pins;
 mod veth;
