@@ -1,14 +1,17 @@
 //! `cargo xtask test`: the rings of tests, one after the other, and a summary that hides nothing.
 
 use crate::libtest::{Reader, Tally};
-use crate::process::{Ended, stream};
+use crate::process::{Ended, shown, stream};
 use crate::workspace::Workspace;
 use crate::{interrupt, setup, vm};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::fmt;
+use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher, RandomState};
-use std::process::ExitCode;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// How long the tests of a run may take, building not counted, unless `--full`.
@@ -175,7 +178,9 @@ fn pure(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
         setup::ensure(&[setup::BUILD])?;
         build_tests(workspace, &all)
     })?;
-    cargo_test(workspace, session, &all, &[])
+    let mut command = workspace.cargo("test");
+    command.args(all);
+    cargo_test(workspace, session, command, &[])
 }
 
 fn netns(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
@@ -185,7 +190,44 @@ fn netns(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
         build_tests(workspace, &["--package", NETNS_PACKAGE])
     })?;
     // One at a time: tests pin threads to CPUs and take figures that a neighbour would spoil.
-    cargo_test(workspace, session, &["--package", NETNS_PACKAGE], &["--test-threads=1"])
+    let mut command = workspace.cargo("test");
+    command.args(["--package", NETNS_PACKAGE]);
+    cargo_test(workspace, session, apart(&command), &["--test-threads=1"])
+}
+
+/// The command in a mount namespace of its own, where no network namespace has a name yet: what
+/// tests mount and name there is gone with the last of them, even if they are killed.
+fn apart(command: &Command) -> Command {
+    let mut apart = Command::new("unshare");
+    apart.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    apart.args(["mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec \"$@\"", "sh"]);
+    apart.arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        apart.current_dir(directory);
+    }
+    apart
+}
+
+/// A directory for the temporary files of tests, removed when dropped: tests that are killed leave
+/// theirs behind.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("pointsman-test-{}", std::process::id()));
+        let created = DirBuilder::new().mode(0o700).create(&path);
+        created.with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
+        }
+    }
 }
 
 /// Builds the daemon and the command line, which tests find in `POINTSMAN_BIN_DIR`.
@@ -201,13 +243,13 @@ fn build_tests(workspace: &Workspace, packages: &[&str]) -> Result<()> {
 fn cargo_test(
     workspace: &Workspace,
     session: &Session,
-    packages: &[&str],
+    mut command: Command,
     arguments: &[&str],
 ) -> Result<Tally> {
-    let mut command = workspace.cargo("test");
+    let scratch = Scratch::new()?;
     // --show-output: what a passing test says about being skipped is wanted, too.
-    command.args(packages).args(["--no-fail-fast", "--", "--show-output"]).args(arguments);
-    command.envs(session.environment(workspace));
+    command.args(["--no-fail-fast", "--", "--show-output"]).args(arguments);
+    command.envs(session.environment(workspace)).env("TMPDIR", &scratch.0);
     let mut reader = Reader::default();
     let mut in_successes = false;
     let ended = stream(&mut command, session.left(), |line| {
@@ -220,7 +262,7 @@ fn cargo_test(
     })?;
     let mut tally = reader.finish(ended.is_success());
     if tally.total() == 0 {
-        tally.fail(format!("no test ran in {}", packages.join(" ")));
+        tally.fail(format!("no test ran: {}", shown(&command)));
     }
     if ended == Ended::TimedOut {
         tally.fail(format!("not done within {} minutes: killed", LIMIT.as_secs() / 60));
@@ -239,4 +281,28 @@ fn summary_line(ring: Ring, tally: &Tally, took: Duration) -> String {
     format!(
         "ring {ring:<6} {passed:>5} passed {failed:>5} failed {skipped:>5} skipped {took:>8.1} s"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::capture;
+
+    #[test]
+    fn what_a_killed_test_mounts_and_names_is_gone_with_it() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP what_a_killed_test_mounts_and_names_is_gone_with_it: needs root");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let name = format!("pointsman-xtask-{}", std::process::id());
+        let script = "mount -t tmpfs tmpfs . && cd \"$PWD\" && touch mounted /run/netns/$0; \
+                      test -e mounted -a -e /run/netns/$0 && kill -KILL $$";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, &name]).current_dir(scratch.path());
+        let error = capture(&mut apart(&command)).unwrap_err().to_string();
+        assert!(error.contains("signal: 9"), "{error}");
+        assert!(!scratch.path().join("mounted").exists());
+        assert!(!PathBuf::from("/run/netns").join(&name).exists());
+    }
 }
