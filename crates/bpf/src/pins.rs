@@ -13,16 +13,17 @@ use std::path::Path;
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
 /// A name as a file name in bpffs, which reserves dots for itself (kernel/bpf/inode.c,
-/// `bpf_lookup`): dots and percent signs are written in percent-encoding.
+/// `bpf_lookup`): dots and percent signs are written in percent-encoding. So are slashes: the names
+/// of maps are whatever an object says, and must not lead out of their directory.
 #[must_use]
 pub fn file_name(name: &str) -> String {
-    name.replace('%', "%25").replace('.', "%2e")
+    name.replace('%', "%25").replace('.', "%2e").replace('/', "%2f")
 }
 
 /// The inverse of [`file_name`].
 #[must_use]
 pub fn name_of(file: &str) -> String {
-    file.replace("%2e", ".").replace("%25", "%")
+    file.replace("%2f", "/").replace("%2e", ".").replace("%25", "%")
 }
 
 /// Whether `path` is in a BPF filesystem.
@@ -143,9 +144,9 @@ mod tests {
 
     #[test]
     fn names_with_dots_come_back() {
-        for name in ["eth0.100", ".rodata", "a%2eb", "plain", "%", "50%.x"] {
+        for name in ["eth0.100", ".rodata", "a%2eb", "plain", "%", "50%.x", "/a/b", "a%2fb"] {
             let file = file_name(name);
-            assert!(!file.contains('.'), "{file}");
+            assert!(!file.contains(['.', '/']), "{file}");
             assert_eq!(name_of(&file), name);
         }
     }

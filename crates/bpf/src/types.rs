@@ -21,7 +21,7 @@ pub struct Suggestion {
 
 /// Types nested deeper than this are not followed: BTF of an object is anybody's input.
 const MAX_DEPTH: usize = 16;
-/// The most fields one type may have in all, for the same reason.
+/// The most fields and enumerators one type may have in all, for the same reason.
 const MAX_NODES: usize = 20_000;
 
 /// The layout of type `id`.
@@ -44,10 +44,19 @@ fn resolve(btf: &Btf<'_>, id: TypeId, depth: usize, nodes: &mut usize) -> TypeLa
         return integer(&int);
     }
     if let Ok(list) = Enum::try_from(ty) {
+        // Enumerators count as well: thousands of fields can share one long enumeration.
+        *nodes += list.len();
+        if *nodes > MAX_NODES {
+            return unsupported("a type this large");
+        }
         let names = list.iter().map(|e| (text(e.name), i128::from(e.value))).collect();
         return TypeLayout::Enum { bytes: list.size(), names };
     }
     if let Ok(list) = Enum64::try_from(ty) {
+        *nodes += list.len();
+        if *nodes > MAX_NODES {
+            return unsupported("a type this large");
+        }
         let names = list.iter().map(|e| (text(e.name), e.value)).collect();
         return TypeLayout::Enum { bytes: list.size(), names };
     }
@@ -193,4 +202,55 @@ fn libxdp_action(name: &str) -> Option<Action> {
 
 fn text(name: Option<&OsStr>) -> String {
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libbpf_sys as sys;
+
+    /// A structure of `fields` fields, all of one enumeration of `enumerators` names.
+    fn wide(fields: u32, enumerators: u32) -> Vec<u8> {
+        // SAFETY: the BTF is ours until it is freed, names are zero-terminated and copied, and
+        // the raw bytes live as long as the BTF is not changed.
+        unsafe {
+            let btf = sys::btf__new_empty();
+            let list = sys::btf__add_enum(btf, c"list".as_ptr(), 4);
+            for number in 0..enumerators {
+                sys::btf__add_enum_value(btf, c"name".as_ptr(), number.into());
+            }
+            sys::btf__add_struct(btf, c"wide".as_ptr(), 4 * fields);
+            for field in 0..fields {
+                sys::btf__add_field(btf, c"field".as_ptr(), list, 32 * field, 0);
+            }
+            let mut size = 0;
+            let raw = sys::btf__raw_data(btf, &raw mut size);
+            let bytes = std::slice::from_raw_parts(raw.cast::<u8>(), size as usize).to_vec();
+            sys::btf__free(btf);
+            bytes
+        }
+    }
+
+    #[test]
+    fn enumerators_count_for_the_size_of_a_type() {
+        let path = std::env::temp_dir().join(format!("pointsman-types-{}", std::process::id()));
+        let layout_of = |fields, enumerators| {
+            std::fs::write(&path, wide(fields, enumerators)).unwrap();
+            let btf = Btf::from_path(&path);
+            std::fs::remove_file(&path).unwrap();
+            match layout(&btf.unwrap(), TypeId::from(2)) {
+                TypeLayout::Struct { fields, .. } => fields,
+                other => panic!("{other:?}"),
+            }
+        };
+        let unsupported = |fields: &[Field]| {
+            let unsupported =
+                |field: &&Field| matches!(field.layout, TypeLayout::Unsupported { .. });
+            fields.iter().filter(unsupported).count()
+        };
+        assert_eq!(unsupported(&layout_of(9, 2000)), 0);
+        // Without a limit of all together this would take gigabytes.
+        let fields = layout_of(1000, 30_000);
+        assert_eq!((fields.len(), unsupported(&fields)), (1000, 1000));
+    }
 }

@@ -121,8 +121,7 @@ impl TypeLayout {
                         format!("expected {self} ({low} to {high}), found {number}"),
                     ));
                 }
-                store(number, out);
-                Ok(())
+                store(number, out, path)
             }
             Self::Enum { names, .. } => {
                 let number = match value {
@@ -130,8 +129,7 @@ impl TypeLayout {
                     other => integer(other, IntRole::Number, path).ok(),
                 };
                 let known = number.filter(|number| names.iter().any(|(_, value)| value == number));
-                store(known.ok_or_else(|| mismatch(path, expected(self, value)))?, out);
-                Ok(())
+                store(known.ok_or_else(|| mismatch(path, expected(self, value)))?, out, path)
             }
             Self::Array { element, count } => match value {
                 Value::String(text) if element.is_char() => string(text, out, path),
@@ -218,13 +216,17 @@ fn range(bytes: usize, signed: bool) -> (i128, u128) {
     }
 }
 
-fn store(number: i128, out: &mut [u8]) {
+fn store(number: i128, out: &mut [u8], path: &str) -> Result<(), ValueError> {
     let bytes = number.to_ne_bytes();
-    if cfg!(target_endian = "little") {
-        out.copy_from_slice(&bytes[..out.len()]);
-    } else {
-        out.copy_from_slice(&bytes[bytes.len() - out.len()..]);
-    }
+    let little = cfg!(target_endian = "little");
+    let kept = bytes
+        .len()
+        .checked_sub(out.len())
+        .map(|cut| if little { &bytes[..out.len()] } else { &bytes[cut..] });
+    // Damaged BTF can give an enumeration any size.
+    let kept = kept.ok_or_else(|| mismatch(path, format!("no number has {} bytes", out.len())))?;
+    out.copy_from_slice(kept);
+    Ok(())
 }
 
 /// Strings end with a zero byte, as C expects.
@@ -363,6 +365,12 @@ mod tests {
             encode(&layout, &json!("UP")).unwrap_err(),
             ": expected one of OFF, ON, found \"UP\""
         );
+    }
+
+    #[test]
+    fn numbers_of_impossible_sizes_are_refused() {
+        let layout = TypeLayout::Enum { bytes: 100, names: vec![("ON".into(), 7)] };
+        assert_eq!(encode(&layout, &json!("ON")).unwrap_err(), ": no number has 100 bytes");
     }
 
     proptest::proptest! {
