@@ -217,10 +217,12 @@ impl Builder<'_> {
             ContextHome::R6 => self.push(Insn::mov64(6, 1)),
         }
         let mut ends = true;
+        // Whether r1 holds the context without being told again.
+        let mut context_at_hand = true;
         for (at, (member, shape)) in members.iter().zip(shapes).enumerate() {
             self.islands_before(member)?;
             self.line(member.glue);
-            if at > 0 {
+            if !context_at_hand {
                 match self.frame.context {
                     ContextHome::Nowhere => {}
                     ContextHome::Slot { slot } => self.push(Insn::load64(1, 10, slot)),
@@ -228,6 +230,7 @@ impl Builder<'_> {
                 }
             }
             self.body(at, member, shape);
+            context_at_hand = keeps_context(member, shape);
             ends = self.epilogue(at, member);
             if !ends {
                 break;
@@ -524,6 +527,13 @@ impl Builder<'_> {
         tail.sort_by_key(|line| line.offset);
         self.fused.lines.extend(tail);
     }
+}
+
+/// Whether r1 is still the context after the member and its epilogue.
+fn keeps_context(member: &Member<'_>, shape: &Shape) -> bool {
+    let main = &member.instructions[..shape.main_len(member.instructions.len())];
+    let counts_itself = !member.enforce || member.actions.len() > 1;
+    member.form == Form::Inlined && !counts_itself && slots(main).all(|(_, insn)| insn.keeps(1))
 }
 
 fn cell_offset(member: usize) -> i32 {

@@ -170,6 +170,22 @@ impl Insn {
         }
     }
 
+    /// Whether register `register` is the same afterwards. Calls leave r6 to r10 alone only.
+    pub(crate) const fn keeps(self, register: u8) -> bool {
+        const LD: u8 = 0;
+        const LDX: u8 = 1;
+        const STX: u8 = 3;
+        const ALU: u8 = 4;
+        const ALU64: u8 = 7;
+        const ATOMIC: u8 = 0xc0;
+        match self.code & 0x07 {
+            LD | LDX | ALU | ALU64 => self.dst != register,
+            // An atomic operation may fetch into its source, or into r0.
+            STX if self.code & 0xe0 == ATOMIC => self.src != register && register != 0,
+            _ => self.code != CALL || register >= 6,
+        }
+    }
+
     /// Whether it stores through a register (classes ST and STX, atomics included).
     pub(crate) const fn stores(self) -> bool {
         matches!(self.code & 0x07, 0x02 | 0x03)

@@ -103,7 +103,7 @@ pub(crate) fn load(
     }
 }
 
-fn path(source: &str, work: Work, count: usize) -> PathBuf {
+pub(crate) fn path(source: &str, work: Work, count: usize) -> PathBuf {
     PathBuf::from(env!("OUT_DIR")).join(format!("{source}-{}-{count}.o", work.name()))
 }
 

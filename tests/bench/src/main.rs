@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod forms;
+mod instructions;
 
 use anyhow::Result;
 use clap::Parser;
@@ -26,6 +27,10 @@ struct Options {
     /// Lengths of the chain.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 5, 10, 30, 64])]
     lengths: Vec<usize>,
+    /// Count instructions instead of timing: only where a nanosecond is an instruction, as in the
+    /// machine of `cargo xtask bench vm`.
+    #[arg(long)]
+    instructions: bool,
     /// Forms to time; all by default.
     #[arg(long, value_delimiter = ',')]
     forms: Vec<Form>,
@@ -42,6 +47,9 @@ struct Row {
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    if options.instructions {
+        return instructions::run(options.json);
+    }
     let mut rows = Vec::new();
     for work in [Work::Trivial, Work::Parsing] {
         for &length in &options.lengths {
@@ -97,7 +105,7 @@ fn once(loaded: &Loaded, packet: &[u8], repeat: u32) -> Result<f64> {
 }
 
 /// A UDP datagram over IPv4.
-fn packet() -> Vec<u8> {
+pub(crate) fn packet() -> Vec<u8> {
     let mut packet = vec![0u8; 64];
     packet[12..14].copy_from_slice(&[0x08, 0x00]);
     packet[14] = 0x45;

@@ -3,6 +3,7 @@
 mod chain;
 mod node;
 mod stats;
+mod vm;
 
 use crate::workspace::Workspace;
 use anyhow::Result;
@@ -22,6 +23,9 @@ pub(crate) struct Options {
 enum What {
     /// A chain's nanoseconds per packet, in all its forms. Needs root.
     Chain(chain::Options),
+    /// A chain's instructions per packet, beside libxdp's, counted exactly in an emulated machine
+    /// with Debian's kernel. Needs root.
+    Vm,
     /// The daemon: document to packets affected, no-op apply, idle memory. Needs root.
     Node(node::Options),
 }
@@ -29,6 +33,7 @@ enum What {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Chain(chain) => return chain::run(workspace, chain, options.json),
+        What::Vm => vm::run(workspace, options.json)?,
         What::Node(node) => {
             let rows = node::measure(workspace, node)?;
             stats::print(&rows, options.json);

@@ -105,7 +105,7 @@ off
 "#;
 
 /// A path between single quotes, for a shell.
-pub(super) fn quoted(path: &Path) -> Result<String> {
+pub(crate) fn quoted(path: &Path) -> Result<String> {
     let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
     Ok(quoted_text(text))
 }

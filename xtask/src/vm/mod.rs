@@ -9,7 +9,8 @@ mod initramfs;
 mod kernel;
 mod modules;
 
-use self::initramfs::{VOICE, quoted, quoted_text};
+pub(crate) use self::initramfs::quoted;
+use self::initramfs::{VOICE, quoted_text};
 use self::kernel::Kernel;
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, stream};
@@ -113,9 +114,51 @@ fn script(
     Ok(script + "exit $code\n")
 }
 
-fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> Result<Tally> {
+/// Runs `script` as root in a machine that counts time in instructions, one a nanosecond, and
+/// gives what it says to `hear`, a line at a time.
+pub(crate) fn count(
+    workspace: &Workspace,
+    script: &str,
+    limit: Duration,
+    mut hear: impl FnMut(&str),
+) -> Result<()> {
+    let directory = workspace.target.join("vm");
+    fs::create_dir_all(&directory)?;
+    let kernel = kernel::fetch("6.1", &directory)?;
+    let visible = [workspace.root.clone(), workspace.target.clone()];
+    let initramfs = directory.join("initramfs-bench");
+    fs::write(&initramfs, initramfs::build(&kernel, script, &visible)?)
+        .with_context(|| format!("cannot write {}", initramfs.display()))?;
+    let console = directory.join("console-bench.log");
+    let mut exit = None;
+    let mut qemu = machine(&kernel, &initramfs, &console, Speed::Counted);
+    let ended = stream(&mut qemu, Some(limit), |line| match line.strip_prefix(VOICE) {
+        Some(said) => exit = exit_code(said).or(exit),
+        None => hear(line),
+    })?;
+    if exit != Some(0) {
+        print_tail(&console);
+        bail!("the machine gave no result (exit {exit:?}, {ended:?})");
+    }
+    Ok(())
+}
+
+/// How a machine's time goes.
+#[derive(Debug, Clone, Copy)]
+enum Speed {
+    /// As fast as it can, on two CPUs.
+    Fast,
+    /// One instruction a nanosecond, on one CPU: the same on every run.
+    Counted,
+}
+
+fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, speed: Speed) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"])
+    match speed {
+        Speed::Fast => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
+        Speed::Counted => qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]),
+    };
+    qemu.args(["-cpu", "max", "-m", "2G"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&kernel.image)
@@ -129,6 +172,11 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> R
         .arg(format!("file:{}", console.display()))
         .args(["-append", "console=ttyS1,115200 panic=-1"])
         .stderr(Stdio::piped());
+    qemu
+}
+
+fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> Result<Tally> {
+    let mut qemu = machine(kernel, initramfs, console, Speed::Fast);
     let mut reader = Reader::default();
     let mut exit = None;
     let ended = stream(&mut qemu, Some(limit), |line| {
