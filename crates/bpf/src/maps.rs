@@ -37,9 +37,11 @@ pub(crate) fn kind_name(kind: MapType) -> String {
     text
 }
 
-/// Makes the object use the maps that are pinned already.
-pub(crate) fn adopt(object: &Object, home: &MapHome) -> Result<(), Error> {
-    let MapHome::Pinned(directory) = home else { return Ok(()) };
+/// Makes the object use the maps that are pinned already. Returns whether a program array with
+/// something in it is among them.
+pub(crate) fn adopt(object: &Object, home: &MapHome) -> Result<bool, Error> {
+    let MapHome::Pinned(directory) = home else { return Ok(false) };
+    let mut filled = false;
     for map in object.maps() {
         let path = directory.join(pins::file_name(&map.name()));
         let Some(fd) = kernel::open_pin(&path)? else { continue };
@@ -61,8 +63,15 @@ pub(crate) fn adopt(object: &Object, home: &MapHome) -> Result<(), Error> {
         if code < 0 {
             return Err(Error::code(format!("use map {}", path.display()), code));
         }
+        if map.kind() == MapType::ProgArray {
+            let map = MapHandle::from_pinned_path(&path).map_err(|e| wrong(e.to_string()))?;
+            let slots = 0..info.max_entries;
+            filled |= slots
+                .into_iter()
+                .any(|slot| matches!(map.lookup(&slot.to_ne_bytes(), MapFlags::ANY), Ok(Some(_))));
+        }
     }
-    Ok(())
+    Ok(filled)
 }
 
 /// Pins the object's maps that are not pinned yet.

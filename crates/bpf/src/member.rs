@@ -16,7 +16,7 @@ use pointsman_model::facts::{MapFacts, ProgramFacts};
 use pointsman_model::plan::ResolvedProgram;
 use pointsman_model::{EntryName, MapName};
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A program ready to be fused. Holds its object open, and with it the maps.
@@ -61,7 +61,7 @@ impl Member {
             maps::check_entries(&object, name, entries)?;
         }
         let has_array = configure(&object, selected)?;
-        maps::adopt(&object, home)?;
+        let kept = maps::adopt(&object, home)?;
         prepare(&object)?;
         maps::pin(&object, home)?;
         let selected = object.select(Some(&entry))?;
@@ -74,7 +74,10 @@ impl Member {
                 alone.load(rounding)?
             }
         };
-        let targets = if has_array { Some(fill_arrays(&object, &entry)?) } else { None };
+        // What a program array holds may have changed since it was made: a new chain around it is
+        // no reason to start over.
+        let fill = has_array && !kept;
+        let targets = if fill { Some(fill_arrays(&object, &entry)?) } else { None };
         Ok(Self { object, entry, facts, code, _targets: targets })
     }
 
@@ -122,6 +125,13 @@ fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<bool, Error> {
         }
     }
     for map in object.maps() {
+        // libbpf maps an arena into this process, at an address that the object chooses and over
+        // whatever is there.
+        if map.kind() == MapType::Arena {
+            let why =
+                "an arena is shared with one process by its address: it cannot be used".into();
+            return Err(Error::Map { map: map.name(), why });
+        }
         // The author may ask libbpf to pin a map by name in a common place. Where maps are pinned
         // is decided by the caller alone.
         // SAFETY: the map belongs to an object that is open and not yet loaded; null unsets.
@@ -294,15 +304,13 @@ impl Alone<'_> {
     /// Lets libbpf load the program, which fails too, and takes its log.
     fn libbpf_log(&self) -> Option<String> {
         let mut log = vec![0u8; 4 << 20];
-        // SAFETY: the object is prepared and the buffer outlives the call that writes to it; the
-        // object forgets it right after.
+        // SAFETY: the object is prepared. libbpf looks at the buffer in this load alone: it keeps
+        // the pointer, and an object that was loaded, successfully or not, never loads again.
         let code = unsafe {
             let ptr = self.program.as_ptr();
             sys::bpf_program__set_log_level(ptr, 1);
             sys::bpf_program__set_log_buf(ptr, log.as_mut_ptr().cast(), log.len() as sys::size_t);
-            let (code, _) = messages::capture(|| sys::bpf_object__load(self.object.as_ptr()));
-            sys::bpf_program__set_log_buf(ptr, std::ptr::null_mut(), 0);
-            code
+            messages::capture(|| sys::bpf_object__load(self.object.as_ptr())).0
         };
         let end = log.iter().position(|&byte| byte == 0)?;
         (code < 0 && end > 0).then(|| String::from_utf8_lossy(&log[..end]).into_owned())
@@ -312,29 +320,51 @@ impl Alone<'_> {
         if shape.module_functions {
             return Some("it calls a function of a kernel module".into());
         }
-        let mut calls = self.code.instructions.iter().filter_map(|insn| insn.called());
-        let mut throws = |throw| calls.any(|call| call == Call::Kernel { id: throw, module: 0 });
-        if exception_function().is_some_and(&mut throws) {
-            return Some(
-                "it throws exceptions (bpf_throw), which would leave the whole chain".into(),
-            );
+        let calls = self.code.instructions.iter().filter_map(|insn| match insn.called() {
+            Some(Call::Kernel { id, module: 0 }) => Some(id),
+            _ => None,
+        });
+        let called: BTreeSet<i32> = calls.collect();
+        // Reading the kernel's types takes a while, and few programs call any.
+        if called.is_empty() {
+            return None;
         }
-        None
+        let calls = |function: &&(i32, &str)| called.contains(&function.0);
+        let (_, why) = unfusable_functions().iter().find(calls)?;
+        Some((*why).to_owned())
     }
 }
 
-/// The BTF id of `bpf_throw`, where this kernel has it (6.7 and later).
-fn exception_function() -> Option<i32> {
+/// Kernel functions that no member of a chain may call, where this kernel has them: their BTF ids
+/// and why.
+fn unfusable_functions() -> &'static [(i32, &'static str)] {
     use std::sync::OnceLock;
-    static ID: OnceLock<Option<i32>> = OnceLock::new();
-    *ID.get_or_init(|| {
-        let name = CString::new("bpf_throw").expect("invariant: no zero byte inside");
-        // SAFETY: libbpf answers a new BTF object or null, which it takes back.
+    const THROWS: &str = "it throws exceptions (bpf_throw), which would leave the whole chain";
+    // These take a type by its id in the program's BTF: a number like any other in the
+    // instructions, and another type's in the BTF of the chain.
+    const ALLOCATES: &str = "it allocates objects of its own types (bpf_obj_new)";
+    const FUNCTIONS: [(&CStr, &str); 5] = [
+        (c"bpf_throw", THROWS),
+        (c"bpf_obj_new_impl", ALLOCATES),
+        (c"bpf_obj_new", ALLOCATES),
+        (c"bpf_percpu_obj_new_impl", ALLOCATES),
+        (c"bpf_percpu_obj_new", ALLOCATES),
+    ];
+    static KNOWN: OnceLock<Vec<(i32, &str)>> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        // SAFETY: libbpf answers a new BTF object, which it takes back, or null, which it does
+        // not take for one to look into. Names are zero-terminated.
         unsafe {
             let btf = sys::btf__load_vmlinux_btf();
-            let id = sys::btf__find_by_name_kind(btf, name.as_ptr(), sys::BTF_KIND_FUNC);
+            if btf.is_null() {
+                return Vec::new();
+            }
+            let id =
+                |name: &CStr| sys::btf__find_by_name_kind(btf, name.as_ptr(), sys::BTF_KIND_FUNC);
+            let known = FUNCTIONS.iter().map(|&(name, why)| (id(name), why));
+            let known = known.filter(|&(id, _)| id > 0).collect();
             sys::btf__free(btf);
-            (id > 0).then_some(id)
+            known
         }
     })
 }
@@ -354,8 +384,13 @@ fn fill_arrays(object: &Object, entry: &str) -> Result<OwnedFd, Error> {
         });
     }
     let program = object.select(Some(entry))?;
-    // SAFETY: the object is loaded; its descriptors live as long as it does.
-    let fd = unsafe { BorrowedFd::borrow_raw(sys::bpf_program__fd(program.as_ptr())) };
+    // SAFETY: the object is loaded.
+    let fd = unsafe { sys::bpf_program__fd(program.as_ptr()) };
+    if fd < 0 {
+        return Err(Error::code(format!("keep program {entry:?}"), fd));
+    }
+    // SAFETY: descriptors of an object live as long as it does; this one is not negative.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     fd.try_clone_to_owned().map_err(|e| Error::os("keep the program of a program array", e))
 }
 

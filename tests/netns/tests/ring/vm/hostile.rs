@@ -1,13 +1,13 @@
 //! Objects that nobody would write: damaged anywhere, with types that contradict themselves. They
 //! may open or be refused; the process that looks at them must live, soon go on, and stay small.
 
-use pointsman_bpf::{Error, Member, inspect_object};
+use pointsman_bpf::{Chain, Error, Member, inspect_object};
 use pointsman_model::document::MapEntry;
 use pointsman_model::plan::ResolvedProgram;
 use pointsman_model::{MapName, Sha256};
-use pointsman_netns::members::{resolved, rounding};
-use pointsman_netns::object;
+use pointsman_netns::members::{resolved, rounding, slot};
 use pointsman_netns::random::{Random, full};
+use pointsman_netns::{object, skip};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -145,4 +145,26 @@ fn damaged_objects_are_refused_or_open_and_nothing_breaks() {
     assert!(peak() < 1 << 20, "{} kB of memory", peak());
     // Damage that is always found at once would try nothing.
     assert!(opened * 20 > rounds && prepared > 0, "{opened} opened, {prepared} loaded");
+}
+
+#[test]
+fn an_object_cannot_choose_an_address_in_this_process() {
+    let bytes = object("arena");
+    let error = prepare(&bytes, &resolved(&bytes, "shares", Value::Null)).unwrap_err();
+    assert!(error.to_string().starts_with("map \"arena\""), "{error}");
+}
+
+#[test]
+fn a_member_that_names_its_types_by_number_is_not_fused() {
+    let bytes = object("allocates");
+    let allocates = match prepare(&bytes, &resolved(&bytes, "allocates", Value::Null)) {
+        Ok(member) => member,
+        Err(e) if e.to_string().contains("bpf_obj_new_impl") => {
+            return skip("bpf_obj_new", "this kernel does not have it (6.2 and later do)");
+        }
+        Err(e) => panic!("{e}\n{}", e.log().unwrap_or("")),
+    };
+    let chain = Chain::fuse(&[slot("allocates", &allocates)], rounding(), true);
+    let error = chain.unwrap_err().to_string();
+    assert!(error.contains("bpf_obj_new"), "{error}");
 }

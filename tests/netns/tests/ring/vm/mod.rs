@@ -4,4 +4,5 @@ mod equivalence;
 mod hostile;
 mod members;
 mod pins;
+mod survive;
 mod veth;
