@@ -32,5 +32,5 @@ pub use member::Member;
 pub use object::Object;
 pub use probe::{Probe, doctor, interface_index, kernel_release, native_xdp, probe};
 pub use store::{ChainMember, HookCounts, Store};
-pub use testrun::{TestRun, test_run};
+pub use testrun::{TestRun, live_frames, test_run};
 pub use types::Suggestion;

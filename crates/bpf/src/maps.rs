@@ -91,6 +91,31 @@ pub(crate) fn pin(object: &Object, home: &MapHome) -> Result<(), Error> {
     Ok(())
 }
 
+/// Reads one entry of a prepared object's map.
+pub(crate) fn value(object: &Object, name: &str, key: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let failed = |why: String| Error::Map { map: name.to_owned(), why };
+    let maps = object.maps();
+    let map = maps.iter().find(|map| map.name() == name).ok_or_else(|| Error::NoSuchMap {
+        name: name.to_owned(),
+        available: maps.iter().map(|map| map.name()).collect::<Vec<_>>().join(", "),
+    })?;
+    // SAFETY: the object is prepared; the descriptor lives as long as it does.
+    let fd = unsafe { sys::bpf_map__fd(map.as_ptr()) };
+    if fd < 0 {
+        return Err(failed("is not created".into()));
+    }
+    // SAFETY: as above; not negative.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let info = MapInfo::new(fd).map_err(|e| failed(e.to_string()))?;
+    let map = MapHandle::from_map_id(info.info.id).map_err(|e| failed(e.to_string()))?;
+    let found = if map.map_type().is_percpu() {
+        map.lookup_percpu(key, MapFlags::ANY).map(Option::unwrap_or_default)
+    } else {
+        map.lookup(key, MapFlags::ANY).map(|value| value.into_iter().collect())
+    };
+    found.map_err(|e| failed(e.to_string()))
+}
+
 /// One entry, in the bytes of its map.
 type Bytes = (Vec<u8>, Vec<u8>);
 

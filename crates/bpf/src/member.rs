@@ -99,6 +99,15 @@ impl Member {
         &self.entry
     }
 
+    /// What one of its maps holds under `key`: a value, of a per-CPU map one for each possible
+    /// CPU; nothing where the key is not in the map.
+    ///
+    /// # Errors
+    /// It has no such map, or the kernel's answer.
+    pub fn map_value(&self, map: &str, key: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        maps::value(&self.object, map, key)
+    }
+
     pub(crate) fn code(&self) -> &Code {
         &self.code
     }

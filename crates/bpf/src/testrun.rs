@@ -54,3 +54,36 @@ pub fn test_run(
     out.truncate(opts.data_size_out as usize);
     Ok(TestRun { verdict: opts.retval, packet: out, nanoseconds: opts.duration })
 }
+
+/// Sends `packet` through `program` `count` times as real frames that come in on
+/// `interface_index`: what the program answers is done (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
+///
+/// # Errors
+/// The kernel's answer.
+pub fn live_frames(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    count: u32,
+    interface_index: u32,
+) -> Result<(), Error> {
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    let context =
+        sys::xdp_md { data_end: length, ingress_ifindex: interface_index, ..Default::default() };
+    let mut opts = sys::bpf_test_run_opts {
+        sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
+        data_in: packet.as_ptr().cast(),
+        data_size_in: length,
+        ctx_in: (&raw const context).cast(),
+        ctx_size_in: size_of::<sys::xdp_md>() as u32,
+        repeat: i32::try_from(count).unwrap_or(i32::MAX),
+        flags: sys::BPF_F_TEST_XDP_LIVE_FRAMES,
+        batch_size: 64,
+        ..Default::default()
+    };
+    // SAFETY: packet and context outlive the call and have the lengths given.
+    let code = unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut opts) };
+    if code < 0 {
+        return Err(Error::code(format!("send {count} live frames"), code));
+    }
+    Ok(())
+}

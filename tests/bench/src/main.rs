@@ -5,6 +5,7 @@
 
 mod forms;
 mod instructions;
+mod swap;
 
 use anyhow::Result;
 use clap::Parser;
@@ -31,6 +32,9 @@ struct Options {
     /// machine of `cargo xtask bench vm`.
     #[arg(long)]
     instructions: bool,
+    /// Swap chains under live frames instead, for this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    swap: Option<u64>,
     /// Forms to time; all by default.
     #[arg(long, value_delimiter = ',')]
     forms: Vec<Form>,
@@ -49,6 +53,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     if options.instructions {
         return instructions::run(options.json);
+    }
+    if let Some(seconds) = options.swap {
+        return swap::run(seconds, options.json);
     }
     let mut rows = Vec::new();
     for work in [Work::Trivial, Work::Parsing] {

@@ -12,13 +12,29 @@ pub(crate) struct Options {
     options: Vec<String>,
 }
 
-/// Builds and runs it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SwapOptions {
+    /// How long frames are sent.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+}
+
+/// Times the forms of a chain.
 pub(super) fn run(workspace: &Workspace, options: &Options, json: bool) -> Result<ExitCode> {
+    benchmark(workspace, &options.options, json)
+}
+
+/// Swaps under live frames.
+pub(super) fn swap(workspace: &Workspace, options: &SwapOptions, json: bool) -> Result<ExitCode> {
+    benchmark(workspace, &["--swap".to_owned(), options.seconds.to_string()], json)
+}
+
+fn benchmark(workspace: &Workspace, options: &[String], json: bool) -> Result<ExitCode> {
     lab::require_root()?;
-    setup::ensure(&[setup::BUILD])?;
+    setup::ensure(&[setup::BUILD, setup::NETNS])?;
     let mut command = workspace.cargo("run");
     command.args(["--quiet", "--release", "--package", "pointsman-bench", "--"]);
-    command.args(json.then_some("--json")).args(&options.options);
+    command.args(json.then_some("--json")).args(options);
     let status = command.status().context("run cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

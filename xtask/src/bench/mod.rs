@@ -23,6 +23,9 @@ pub(crate) struct Options {
 enum What {
     /// A chain's nanoseconds per packet, in all its forms. Needs root.
     Chain(chain::Options),
+    /// Swaps under live frames: whether any is lost or goes past a member, and how long a swap
+    /// takes. Needs root and two CPUs.
+    Swap(chain::SwapOptions),
     /// A chain's instructions per packet, beside libxdp's, counted exactly in an emulated machine
     /// with Debian's kernel. Needs root.
     Vm,
@@ -33,6 +36,7 @@ enum What {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Chain(chain) => return chain::run(workspace, chain, options.json),
+        What::Swap(swap) => return chain::swap(workspace, swap, options.json),
         What::Vm => vm::run(workspace, options.json)?,
         What::Node(node) => {
             let rows = node::measure(workspace, node)?;
