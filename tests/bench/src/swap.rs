@@ -64,7 +64,7 @@ fn measure(duration: Duration) -> Result<Report> {
     }
     let mut chains = Chains::new()?;
     let first = chains.next()?;
-    let link = pair.right.run(|| first.attach(to, AttachMode::Native)).context("attach")?;
+    let mut link = pair.right.run(|| first.attach(to, AttachMode::Native)).context("attach")?;
     // XDP_TX on v0 needs native XDP there as well.
     let bounce = member("verdict", "v_tx");
     let sender = Chain::fuse(&[last(&bounce)], chains.rounding, false)?;
@@ -72,7 +72,7 @@ fn measure(duration: Duration) -> Result<Report> {
     let done = AtomicBool::new(false);
     let start = Instant::now();
     let (swapped, sent) = std::thread::scope(|scope| {
-        let swapper = scope.spawn(|| swap_until(&done, first, &link, &mut chains));
+        let swapper = scope.spawn(|| swap_until(&done, first, &mut link, &mut chains));
         let sent = pair.left.run(|| send_for(duration, &sender, from));
         done.store(true, Ordering::Release);
         (swapper.join(), sent)
@@ -118,7 +118,7 @@ struct Swapped {
 fn swap_until(
     done: &AtomicBool,
     mut running: Chain,
-    link: &Link,
+    link: &mut Link,
     chains: &mut Chains,
 ) -> Result<Swapped> {
     pin(1)?;
