@@ -2,7 +2,7 @@
 
 use crate::btf::{FunctionLinkage, MergedBtf};
 use crate::error::Error;
-use crate::kernel::{self, Link, Load, ProgramInfo};
+use crate::kernel::{self, Link, Load, Maps, ProgramInfo};
 use crate::member::{Member, verifier_error};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use libbpf_sys as sys;
@@ -36,6 +36,7 @@ pub struct Slot<'a> {
 #[derive(Debug)]
 pub struct Chain {
     program: OwnedFd,
+    maps: Maps,
     counters: Option<Counters>,
     layout: Layout,
 }
@@ -71,7 +72,11 @@ impl Chain {
     fn load(slots: &[&Slot<'_>], layout: Layout, counted: bool) -> Result<Self, Error> {
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
         let program = load(slots, &layout, counters.as_ref())?;
-        Ok(Self { program, counters, layout })
+        let mut maps = Vec::new();
+        for slot in slots {
+            maps.append(&mut slot.member.object().map_descriptors()?);
+        }
+        Ok(Self { program, maps: maps.into(), counters, layout })
     }
 
     /// How the members were built in, in the order they run.
@@ -105,15 +110,19 @@ impl Chain {
     /// # Errors
     /// The kernel's answer: `EBUSY` where a program is attached already.
     pub fn attach(&self, interface_index: u32, mode: AttachMode) -> io::Result<Link> {
-        Link::attach(self.program.as_fd(), interface_index, mode)
+        let mut link = Link::attach(self.program.as_fd(), interface_index, mode)?;
+        link.hold(&self.maps);
+        Ok(link)
     }
 
     /// Replaces the chain that runs on `link` by this one, in one step.
     ///
     /// # Errors
     /// The kernel's answer: `ENOLINK` where the interface is gone.
-    pub fn swap_into(&self, link: &Link) -> io::Result<()> {
-        link.update(self.program.as_fd(), None)
+    pub fn swap_into(&self, link: &mut Link) -> io::Result<()> {
+        link.update(self.program.as_fd(), None)?;
+        link.hold(&self.maps);
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A program to load.
 pub(crate) struct Load<'a> {
@@ -220,9 +221,21 @@ pub struct LinkInfo {
     pub interface_index: u32,
 }
 
+/// Maps of a chain, held open. A program keeps its maps, but not what is in some of them: the
+/// kernel empties a program array and cancels timers when the last descriptor and pin are gone.
+pub(crate) type Maps = Arc<[OwnedFd]>;
+
 /// An XDP program attached by a BPF link. It stays attached while the value lives or is pinned.
+///
+/// The value holds the chain's maps as well. A pinned link does not: pin the maps then, with
+/// [`MapHome::Pinned`](crate::MapHome::Pinned), or program arrays are emptied when the process
+/// ends.
 #[derive(Debug)]
-pub struct Link(OwnedFd);
+pub struct Link {
+    link: OwnedFd,
+    /// `None`: the maps are pinned.
+    maps: Option<Maps>,
+}
 
 impl Link {
     /// Attaches `program`.
@@ -246,7 +259,12 @@ impl Link {
         let fd = unsafe {
             sys::bpf_link_create(program.as_raw_fd(), index, sys::BPF_XDP, &raw const opts)
         };
-        owned(fd).map(Self)
+        owned(fd).map(|link| Self { link, maps: None })
+    }
+
+    /// Holds `maps` open as long as this value lives, instead of others.
+    pub(crate) fn hold(&mut self, maps: &Maps) {
+        self.maps = Some(Arc::clone(maps));
     }
 
     /// Opens a pinned link; `None`: there is none.
@@ -254,7 +272,7 @@ impl Link {
     /// # Errors
     /// The kernel's answer.
     pub fn open(path: &Path) -> Result<Option<Self>, Error> {
-        Ok(open_pin(path)?.map(Self))
+        Ok(open_pin(path)?.map(|link| Self { link, maps: None }))
     }
 
     /// Pins the link, so that it stays attached when this process ends.
@@ -262,7 +280,7 @@ impl Link {
     /// # Errors
     /// The kernel's answer.
     pub fn pin(&self, path: &Path) -> Result<(), Error> {
-        pin(self.0.as_fd(), path)
+        pin(self.link.as_fd(), path)
     }
 
     /// Replaces the program in one step. With `old`, only if that one is running.
@@ -278,13 +296,15 @@ impl Link {
             ..Default::default()
         };
         // SAFETY: the options live for the call.
-        done(unsafe { sys::bpf_link_update(self.0.as_raw_fd(), new.as_raw_fd(), &raw const opts) })
+        done(unsafe {
+            sys::bpf_link_update(self.link.as_raw_fd(), new.as_raw_fd(), &raw const opts)
+        })
     }
 
     /// Takes the program off the interface, whoever else holds the link.
     pub(crate) fn detach(&self) -> io::Result<()> {
         // SAFETY: no pointers.
-        done(unsafe { sys::bpf_link_detach(self.0.as_raw_fd()) })
+        done(unsafe { sys::bpf_link_detach(self.link.as_raw_fd()) })
     }
 
     /// What the kernel tells about the link.
@@ -296,7 +316,7 @@ impl Link {
         let mut size = size_of::<sys::bpf_link_info>() as u32;
         let target = (&raw mut info).cast::<c_void>();
         // SAFETY: the kernel writes at most `size` bytes into the structure.
-        done(unsafe { sys::bpf_obj_get_info_by_fd(self.0.as_raw_fd(), target, &raw mut size) })
+        done(unsafe { sys::bpf_obj_get_info_by_fd(self.link.as_raw_fd(), target, &raw mut size) })
             .map_err(|e| Error::os("ask for a link's info", e))?;
         // SAFETY: for XDP links, the only ones we open, the kernel fills this arm of the union;
         // any bits are a valid number.

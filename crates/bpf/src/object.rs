@@ -11,6 +11,7 @@ use pointsman_model::Sha256;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 /// The section prefix that says a program takes packets of several buffers.
@@ -115,6 +116,22 @@ impl Object {
                 None => return maps,
             }
         }
+    }
+
+    /// Descriptors of the object's maps, for whoever outlives this value.
+    pub(crate) fn map_descriptors(&self) -> Result<Vec<OwnedFd>, Error> {
+        let mut all = Vec::new();
+        for map in self.maps() {
+            // SAFETY: the object is open; without a map in the kernel libbpf answers an error.
+            let fd = unsafe { sys::bpf_map__fd(map.as_ptr()) };
+            if fd >= 0 {
+                // SAFETY: the object's descriptors live as long as it does.
+                let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+                let own = fd.try_clone_to_owned();
+                all.push(own.map_err(|e| Error::os(format!("hold map {:?}", map.name()), e))?);
+            }
+        }
+        Ok(all)
     }
 
     /// The object's type information; `None` where it was built without `-g`.

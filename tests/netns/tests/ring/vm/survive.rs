@@ -2,13 +2,13 @@
 //! still run. The kernel empties and cancels them when no descriptor and no pin is left.
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use pointsman_bpf::{ChainMember, Store};
+use pointsman_bpf::{ChainMember, Link, Store};
 use pointsman_model::chain::{ChainId, ChainRecord, ChainSpec, Form, MemberSpec};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::ResolvedProgram;
 use pointsman_model::{ActionSet, HookId, InterfaceName, ProgramName};
 use pointsman_netns::bpffs::Bpffs;
-use pointsman_netns::members::{member, resolved, rounding, slot_on};
+use pointsman_netns::members::{fuse, member, resolved, rounding, slot, slot_on};
 use pointsman_netns::netns::Pair;
 use pointsman_netns::object;
 use pointsman_netns::traffic::received;
@@ -163,11 +163,32 @@ fn what_was_put_into_a_program_array_is_kept_by_the_next_chain() {
     let filled = target(&store).expect("the object fills it");
     // An agent puts another target there.
     let drop = member("verdict", "v_drop");
-    let other = pointsman_netns::members::fuse(&[slot_on("drop", &drop, &[])]);
+    let other = fuse(&[slot_on("drop", &drop, &[])]);
     let fd = other.program().as_raw_fd().to_ne_bytes();
     pinned(&store, 0, "targets").update(&[0; 4], &fd, MapFlags::ANY).expect("an update");
     let changed = target(&store).expect("a target");
     assert_ne!(changed, filled);
     let _ = build(&store, 1);
     assert_eq!(target(&store), Some(changed));
+}
+
+/// Nothing is pinned, and of all that was made only the link is kept.
+fn only_the_link(pair: &Pair, index: u32) -> Link {
+    let (tail, timer) = (member("tailcall", "member"), member("timer", "arm"));
+    let chain = fuse(&[slot("tail", &tail), slot("timer", &timer)]);
+    pair.right.run(|| chain.attach(index, AttachMode::Native)).expect("attach")
+}
+
+#[test]
+fn a_link_alone_keeps_arrays_filled_and_timers_running() {
+    let pair = Pair::new().expect("root");
+    let index = pair.right.index("v1");
+    let mut link = only_the_link(&pair, index);
+    assert_eq!(received(&pair, &[5000], 5999, 4), [4]);
+    {
+        let (tail, timer) = (member("tailcall", "member"), member("timer", "arm"));
+        let swapped = fuse(&[slot("timer", &timer), slot("tail", &tail)]);
+        swapped.swap_into(&mut link).expect("swap");
+    }
+    assert_eq!(received(&pair, &[5000], 5999, 4), [4]);
 }
