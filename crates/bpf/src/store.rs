@@ -424,8 +424,10 @@ impl Store {
         let mut totals = self.totals(&chain.hook);
         // A later number than the live chain's was never attached, and has counted nothing.
         let has_run = live.is_some_and(|live| chain.sequence < live);
+        // Without counters its removal was interrupted, and it had not run before that.
         if has_run
             && chain.sequence > totals.folded
+            && pins::exists(&path.join("counters"))
             && let Some(record) = read::<ChainRecord>(&path.join("record"))
         {
             wait_for_packets();

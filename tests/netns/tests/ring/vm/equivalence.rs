@@ -373,7 +373,7 @@ fn fused_chains_do_what_their_members_do_one_by_one() {
         }
     }
     println!(
-        "equivalence: {cases} chains, {too_deep} of which did not fit, {called} with called members, \
+        "equivalence: {cases} chains: {too_deep} did not fit, {called} with called members; \
          {several_buffers} packets of several buffers"
     );
     // What is hardly ever tried is not tested.

@@ -192,3 +192,47 @@ fn a_link_alone_keeps_arrays_filled_and_timers_running() {
     }
     assert_eq!(received(&pair, &[5000], 5999, 4), [4]);
 }
+
+#[test]
+fn a_chain_of_which_any_pins_are_missing_retires() {
+    let (pair, bpffs) = (Pair::new().expect("root"), Bpffs::mount().expect("root"));
+    let root = bpffs.path().join("pointsman");
+    let store = Store::open(&root).expect("an empty store");
+    for it in wanted() {
+        store
+            .prepare_program(&name(it.name), &it.program, &it.object, rounding(), None)
+            .expect("prepare");
+    }
+    let index = pair.right.index("v1");
+    let first = build(&store, 1);
+    pair.right.run(|| store.attach(&first, index, AttachMode::Native)).expect("attach");
+    let dropped = |store: &Store| {
+        let counts = store.counts(&hook()).expect("counts");
+        let live =
+            counts.live.map_or(0, |(_, record, exits)| record.spec.counted(&exits)[2].finals.drop);
+        counts.totals.programs.get(&name("port")).map_or(0, |sum| sum.finals.drop) + live
+    };
+    let mut sent = 0;
+    // What a kill leaves of a chain that was being pinned or removed, and never ran.
+    let pins = ["counters", "program", "record"];
+    for missing in 0..8 {
+        let broken = build(&store, 2 + 2 * missing);
+        for (at, pin) in pins.iter().enumerate() {
+            if missing & (1 << at) != 0 {
+                let path = root.join(format!("hooks/v1/xdp/chains/{}/{pin}", broken.sequence));
+                std::fs::remove_file(path).expect("a pin");
+            }
+        }
+        let next = build(&store, 3 + 2 * missing);
+        store.swap(&next).expect("swap");
+        let before = store.hooks().expect("hooks")[&hook()].chains.len();
+        assert_eq!(before, 3, "the one that ran, the broken one, the one that runs");
+        for sequence in [1 + 2 * missing, broken.sequence] {
+            let chain = ChainId { hook: hook(), sequence };
+            store.retire_chain(&chain).unwrap_or_else(|e| panic!("missing {missing:#b}: {e}"));
+        }
+        assert_eq!(received(&pair, &[5001], 5999, 3), [0]);
+        sent += 3;
+        assert_eq!(dropped(&store), sent, "missing {missing:#b}: nothing is counted twice or lost");
+    }
+}
