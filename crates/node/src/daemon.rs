@@ -8,6 +8,7 @@ use crate::disk::{self, Disk, StorageError};
 use crate::engine::{Engine, Handle, Message};
 use crate::host::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
+use crate::serve::Limits;
 use crate::state::StateError;
 use crate::watch::{Watch, WatchError};
 use crate::{http, notify};
@@ -138,7 +139,7 @@ async fn serve(
         (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let (stop, stopped) = oneshot::channel::<()>();
     let until = async move { drop(stopped.await) };
-    let mut server = tokio::spawn(http::serve(listener, engine.clone(), until));
+    let mut server = tokio::spawn(http::serve(listener, engine.clone(), Limits::default(), until));
     let result = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => {
             tracing::info!(signal = name, "stopping; everything stays attached");

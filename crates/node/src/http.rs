@@ -1,11 +1,12 @@
 //! The node's API: HTTP and JSON over a Unix socket.
 
-use crate::engine::{Handle, Message, Request};
+use crate::engine::{Handle, Message, Reply, Request};
 use crate::problem;
+use crate::serve::{self, Limits};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{FromRef, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -21,7 +22,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, OpenApi};
 
 /// Listens on `socket`. What lies there is removed first: the caller holds the lock of its
@@ -50,14 +53,38 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
 pub async fn serve(
     listener: UnixListener,
     engine: Handle,
+    limits: Limits,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    axum::serve(listener, router(engine)).with_graceful_shutdown(stop).await
+    serve::serve(listener, router(engine, limits), limits, stop).await;
+    Ok(())
+}
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+struct Node {
+    engine: Handle,
+    documents: Documents,
+}
+
+/// Lets in as many documents as memory may be spent on.
+#[derive(Debug, Clone)]
+struct Documents {
+    room: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl FromRef<Node> for Handle {
+    fn from_ref(node: &Node) -> Self {
+        node.engine.clone()
+    }
 }
 
 /// The routes.
-pub fn router(engine: Handle) -> Router {
+fn router(engine: Handle, limits: Limits) -> Router {
+    let room = Arc::new(Semaphore::new(limits.documents));
+    let node = Node { engine, documents: Documents { room, patience: limits.body } };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/counters", get(counters))
@@ -68,7 +95,7 @@ pub fn router(engine: Handle) -> Router {
         .route("/v1/openapi.json", get(openapi))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(engine)
+        .with_state(node)
 }
 
 /// The OpenAPI description of the API, as JSON that ends with a newline.
@@ -130,12 +157,11 @@ async fn counters(State(engine): State<Handle>) -> Result<Answer<Counters>, Fail
         (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn plan(
-    State(engine): State<Handle>,
+    State(node): State<Node>,
     allow: Result<Query<Allow>, QueryRejection>,
     body: Body,
 ) -> Result<Answer<Plan>, Failure> {
-    let request = request(allow, body).await?;
-    Ok(Answer(engine.ask(|reply| Message::Plan(request, reply)).await?))
+    ask(node, allow, body, Message::Plan).await
 }
 
 /// Applies a document.
@@ -151,12 +177,11 @@ async fn plan(
         (status = 507, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn document(
-    State(engine): State<Handle>,
+    State(node): State<Node>,
     allow: Result<Query<Allow>, QueryRejection>,
     body: Body,
 ) -> Result<Answer<ApplyReport>, Failure> {
-    let request = request(allow, body).await?;
-    Ok(Answer(engine.ask(|reply| Message::Apply(request, reply)).await?))
+    ask(node, allow, body, Message::Apply).await
 }
 
 /// Removes all that is ours from the host. A restart does not attach it again; applying a
@@ -192,11 +217,14 @@ async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failu
     Failure(problem::plain(ProblemKind::BadRequest, 405, title))
 }
 
-/// Reads a request's document. Time counts from here: the head of the request has just arrived.
-async fn request(
+/// Reads a request's document and asks the engine about it. Time counts from here: the head of the
+/// request has just arrived.
+async fn ask<T: Send + 'static>(
+    node: Node,
     allow: Result<Query<Allow>, QueryRejection>,
     body: Body,
-) -> Result<Request, Failure> {
+    message: fn(Request, Reply<T>) -> Message,
+) -> Result<Answer<T>, Failure> {
     let arrived = Instant::now();
     let Query(allow) = allow.map_err(|rejection| {
         let title = format!(
@@ -205,9 +233,22 @@ async fn request(
         );
         Failure(problem::plain(ProblemKind::BadRequest, 400, title))
     })?;
-    let text = read_body(body).await?;
-    let options = Options { allow_gap: allow.allow_gap };
-    Ok(Request { text: text.into(), options, arrived })
+    let Node { engine, documents: Documents { room, patience } } = node;
+    let place = room.acquire_owned().await.map_err(|_| problem::engine_gone())?;
+    let text = tokio::time::timeout(patience, read_body(body)).await.map_err(|_| {
+        let title =
+            format!("the document did not arrive within {} s; send it again", patience.as_secs());
+        Failure(problem::plain(ProblemKind::BadRequest, 408, title))
+    })??;
+    let request =
+        Request { text: text.into(), options: Options { allow_gap: allow.allow_gap }, arrived };
+    // On a task of its own: the engine has the document until it answers, and so its place is
+    // taken, also if the client went away and this future with it.
+    let answer = tokio::spawn(async move {
+        let _place = place;
+        engine.ask(|reply| message(request, reply)).await
+    });
+    Ok(Answer(answer.await.unwrap_or_else(|_| Err(problem::engine_gone()))?))
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Failure> {

@@ -1,8 +1,8 @@
 //! The daemon of a host: documents in, chains in the kernel, status out.
 //!
 //! * [`engine`]: one plain thread owns the kernel and everything remembered, and takes messages.
-//! * [`http`] and [`watch`]: the socket and the watched document, on threads of their own, which
-//!   only send messages. [`daemon`] starts and ends all of it.
+//! * [`http`] (over [`serve`]) and [`watch`]: the socket and the watched document, on threads of
+//!   their own, which only send messages. [`daemon`] starts and ends all of it.
 //! * [`host`]: the kernel as the engine sees it; [`kernel`]: the one of this host.
 //! * [`store`], [`state`], [`disk`], [`lock`]: what is kept on disk, whole or not at all.
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ pub mod logging;
 pub mod notify;
 pub mod problem;
 pub mod resolve;
+pub mod serve;
 pub mod state;
 pub mod store;
 pub mod watch;

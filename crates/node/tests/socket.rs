@@ -10,6 +10,7 @@ use pointsman_model::plan::Plan;
 use pointsman_model::status::{Counters, Status};
 use pointsman_node::engine::Handle;
 use pointsman_node::http;
+use pointsman_node::serve::Limits;
 use serde::de::DeserializeOwned;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -18,6 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 struct Server {
@@ -28,12 +30,16 @@ struct Server {
 
 impl Server {
     fn start(host: &TestHost, engine: Handle) -> Self {
+        Self::limited(host, engine, Limits::default())
+    }
+
+    fn limited(host: &TestHost, engine: Handle, limits: Limits) -> Self {
         let socket = host.path("node.sock");
         let listener = http::listen(&socket).unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(http::serve(listener, engine, async { drop(stopped.await) }))
+            runtime.block_on(http::serve(listener, engine, limits, async { drop(stopped.await) }))
         });
         Self { socket, stop, thread }
     }
@@ -144,6 +150,45 @@ fn what_is_wrong_with_a_request_is_a_problem_and_the_next_one_is_answered() {
     broken.shutdown(Shutdown::Both).unwrap();
     let status: Status = send(&socket, "GET", "/v1/status", b"").json();
     assert_eq!(status.generation, None);
+    server.stop();
+    assert!(node.stop());
+}
+
+#[test]
+fn clients_that_do_nothing_do_not_keep_others_from_being_served() {
+    let host = TestHost::new();
+    let node = host.start();
+    let short = Duration::from_millis(200);
+    let limits = Limits { connections: 4, documents: 1, head: short, body: short, answer: short };
+    let server = Server::limited(&host, node.handle.clone(), limits);
+    let put = b"PUT /v1/document HTTP/1.1\r\nhost: n\r\ncontent-length: 100\r\n\r\n";
+    let starts: [&[u8]; 4] = [b"", b"GET /v1/sta", put, put];
+    let idle: Vec<_> = (0..12)
+        .map(|n: usize| {
+            let mut stream = UnixStream::connect(&server.socket).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream.write_all(starts[n % 4]).unwrap();
+            stream
+        })
+        .collect();
+    // Answers that do not fit into the socket's buffer, and that nobody reads.
+    let mut deaf = UnixStream::connect(&server.socket).unwrap();
+    deaf.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    let asked = (0..10_000)
+        .try_for_each(|_| deaf.write_all(b"GET /v1/openapi.json HTTP/1.1\r\nhost: n\r\n\r\n"));
+    let closed = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
+    assert!(closed.contains(&asked.unwrap_err().kind()), "the connection is given up");
+
+    let text = document(1, &[("a", "cu")]).to_string();
+    let answer = send(&server.socket, "PUT", "/v1/document", text.as_bytes());
+    assert_eq!(answer.status, 200);
+    for (n, mut stream) in idle.into_iter().enumerate() {
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).expect("the connection is closed");
+        // Who sent a head is told; who did not has asked nothing.
+        let told = said.starts_with(b"HTTP/1.1 408 ");
+        assert_eq!(told, starts[n % 4] == put, "{}", String::from_utf8_lossy(&said));
+    }
     server.stop();
     assert!(node.stop());
 }
