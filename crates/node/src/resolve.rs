@@ -6,7 +6,7 @@
 
 use crate::disk::StorageError;
 use crate::host::Kernel;
-use crate::state::{Edition, StoredObject};
+use crate::state::{Edition, StateFile, StoredObject};
 use crate::store::{Store, read_regular};
 use pointsman_model::document::{Builtin, Document, ObjectSource, ProgramSpec};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
@@ -38,8 +38,9 @@ pub struct Resolver<'a, K: ?Sized> {
     pub store: &'a Store,
     /// What is known from earlier.
     pub cache: &'a mut FactsCache,
-    /// Whether objects are put into the store: not for a plan, which changes nothing.
-    pub keep: bool,
+    /// Remembers which objects are put into the store; without it none is: a plan changes
+    /// nothing.
+    pub keep: Option<&'a mut StateFile>,
 }
 
 /// What was found.
@@ -156,10 +157,11 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
             Ok(found) => found,
             Err(message) => return Ok(Err(ProgramProblem { message, log: None })),
         };
-        if self.keep
+        if let Some(state) = self.keep.as_deref_mut()
             && let Some(bytes) = &bytes
             && !self.store.contains(&hash)
         {
+            state.copies(hash)?;
             self.store.put(&hash, bytes)?;
             resolved.stored.push(hash);
         }

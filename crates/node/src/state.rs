@@ -157,6 +157,18 @@ impl StateFile {
         Ok(())
     }
 
+    /// Remembers that `object` is about to be copied into the store. First this, then the copy:
+    /// whenever the daemon is killed in between or before the document is accepted, the next
+    /// start knows that the copy is ours to remove.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then what is remembered is as before.
+    pub fn copies(&mut self, object: Sha256) -> Result<(), StorageError> {
+        let mut next = self.state.clone();
+        next.copied.insert(object);
+        self.set(next)
+    }
+
     /// Remembers `next`, whose current edition has this text.
     ///
     /// # Errors

@@ -194,6 +194,25 @@ fn a_kill_before_or_within_any_step_is_made_good_by_the_next_start() {
 }
 
 #[test]
+fn a_kill_before_a_document_is_accepted_leaves_nothing_on_disk() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    let by_hand = host.path("state/objects").join("0".repeat(64));
+    fs::write(&by_hand, "put there by an operator").unwrap();
+    let before = host.files();
+    let mut deadly = document(2, &[("a", "x")]);
+    deadly["programs"]["x"] = json!({ "object": inline("OBJECT kills") });
+    assert!(node.apply(&deadly).is_err());
+    assert!(!node.stop(), "the daemon was killed");
+    assert_ne!(host.files(), before, "the object had been stored");
+    let node = host.start();
+    assert_eq!(host.files(), before);
+    assert_eq!(node.status().generation, Some(1));
+    assert_eq!(host.running("a"), ["c"]);
+}
+
+#[test]
 fn a_step_that_fails_is_a_refusal_of_its_hook_and_applying_again_makes_it_good() {
     let host = TestHost::new();
     let node = host.start();

@@ -140,7 +140,7 @@ impl Engine {
             kernel: self.kernel.as_mut(),
             store: &self.objects,
             cache: &mut self.cache,
-            keep,
+            keep: keep.then_some(&mut self.state),
         };
         resolver.resolve(document, origin).map_err(|error| problem::storage(&error))
     }
@@ -169,7 +169,6 @@ impl Engine {
         let mut next = self.state.state().clone();
         next.drained = false;
         next.current = Some(edition.clone());
-        next.copied.extend(&resolved.stored);
         let unchanged =
             |diff: &&pointsman_model::plan::HookDiff| diff.change == HookChange::Unchanged;
         let wanted = hooks(document);
@@ -227,7 +226,7 @@ impl Engine {
     }
 
     /// Removes documents and objects that nobody can ask for any more.
-    fn collect(&mut self) {
+    pub(super) fn collect(&mut self) {
         let Ok(observed) = self.kernel.observe() else {
             // The next apply collects them.
             return;

@@ -178,6 +178,8 @@ impl Engine {
     /// Adopts what runs, does what was accepted before, then what the watched document says now.
     pub fn start(&mut self) {
         self.adopt();
+        // What an apply that was cut off left on disk.
+        self.collect();
         self.document_changed(true);
     }
 

@@ -219,6 +219,7 @@ impl Kernel for TestKernel {
         let problem = |message: &str| ProgramProblem { message: message.into(), log: None };
         let entry = std::str::from_utf8(object).ok().and_then(|text| text.strip_prefix("OBJECT "));
         let entry = entry.ok_or_else(|| problem("the object is not an ELF file"))?;
+        assert_ne!(entry, "kills", "killed while looking at a program");
         if program.maps.values().flatten().any(|entry| entry.key.is_null()) {
             return Err(problem("a key of null does not fit"));
         }
