@@ -48,6 +48,15 @@ pub struct Counters {
     members: usize,
 }
 
+impl<'a> Slot<'a> {
+    /// A place by the defaults of a document: the chain goes on after PASS, the verdict is
+    /// enforced, the priority is 50.
+    #[must_use]
+    pub fn new(name: &'a str, member: &'a Member) -> Self {
+        Self { name, member, actions: ActionSet::PASS, enforce: true, priority: 50 }
+    }
+}
+
 impl Chain {
     /// Fuses `slots`, which run by priority, and loads the result. Nothing is attached yet.
     ///

@@ -14,7 +14,7 @@ use pointsman_fuse::layout::StackRounding;
 use pointsman_fuse::shape::{Malformed, Shape};
 use pointsman_model::facts::{MapFacts, ProgramFacts};
 use pointsman_model::plan::ResolvedProgram;
-use pointsman_model::{EntryName, MapName};
+use pointsman_model::{EntryName, MapName, Sha256};
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -40,6 +40,23 @@ pub(crate) struct Code {
 }
 
 impl Member {
+    /// Opens the program `entry` of an object as its author wrote it, with maps of its own that
+    /// live as long as it or a chain it is in. For globals, map contents and pins: [`prepare`].
+    ///
+    /// [`prepare`]: Self::prepare
+    ///
+    /// # Errors
+    /// Whatever is wrong with the object or its program.
+    pub fn open(object: &[u8], entry: &str, rounding: StackRounding) -> Result<Self, Error> {
+        let mut program = ResolvedProgram::new(Sha256::of(object), "");
+        let named = EntryName::new(entry).map_err(|e| Error::NoSuchEntry {
+            wanted: entry.to_owned(),
+            available: e.to_string(),
+        })?;
+        program.entry = Some(named);
+        Self::prepare(object, &program, &MapHome::Anonymous, rounding, None)
+    }
+
     /// Opens, sets globals and map contents as `program` wants, creates or reuses its maps as
     /// `home` says, and loads it alone: that names the guilty one while it is one, and gives the
     /// facts. `known` facts of the same program spare loading it alone again.

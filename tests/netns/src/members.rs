@@ -3,7 +3,7 @@
 use pointsman_bpf::{Chain, Error, MapHome, Member, Slot, TestRun, test_run};
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::plan::ResolvedProgram;
-use pointsman_model::{Action, ActionSet, EntryName, Sha256};
+use pointsman_model::{Action, EntryName, Sha256};
 use serde_json::Value;
 use std::sync::OnceLock;
 
@@ -63,7 +63,7 @@ pub fn member_with(object: &str, entry: &str, globals: Value) -> Member {
 /// A member that goes on after PASS and is enforced.
 #[must_use]
 pub fn slot<'a>(name: &'a str, member: &'a Member) -> Slot<'a> {
-    Slot { name, member, actions: ActionSet::PASS, enforce: true, priority: 50 }
+    Slot::new(name, member)
 }
 
 /// A member that goes on after `actions`.

@@ -1,6 +1,7 @@
 //! Order, actions, observing, final verdicts and counters of chains of many lengths.
 
 use pointsman_bpf::{Chain, Slot};
+use pointsman_model::document::MAX_CHAIN;
 use pointsman_model::{Action, ActionSet, Verdicts};
 use pointsman_netns::members::{any_packet, fuse, member, member_with, run, slot, slot_on};
 use serde_json::json;
@@ -135,6 +136,26 @@ fn sixty_four_members_load_and_run() {
     let chain = fuse(&slots);
     assert_eq!(run(&chain, &any_packet()).verdict, Action::Pass.code());
     assert_eq!(counts(&chain).end, 1);
+}
+
+#[test]
+fn the_longest_chain_loads_whatever_its_members_are() {
+    // Nothing about the verdicts can be proven, and every member counts by itself.
+    let opaque = member("verdict", "v_opaque");
+    let several = ActionSet::PASS.with(Action::Tx).with(Action::Drop);
+    let slots: Vec<_> = (0..MAX_CHAIN)
+        .map(|at| Slot {
+            enforce: at % 3 != 0,
+            actions: if at % 2 == 0 { several } else { ActionSet::PASS },
+            ..slot("opaque", &opaque)
+        })
+        .collect();
+    let chain = fuse(&slots);
+    assert_eq!(run(&chain, &any_packet()).verdict, Action::Pass.code());
+    let exits = counts(&chain);
+    let counted: u64 = exits.members.iter().map(|verdicts| verdicts.total()).sum();
+    let own = |slot: &&Slot<'_>| !slot.enforce || slot.actions.len() > 1;
+    assert_eq!((counted, exits.end), (slots.iter().filter(own).count() as u64, 1));
 }
 
 fn counts(chain: &Chain) -> pointsman_model::chain::ExitCounts {

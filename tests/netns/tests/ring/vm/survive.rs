@@ -2,7 +2,7 @@
 //! still run. The kernel empties and cancels them when no descriptor and no pin is left.
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use pointsman_bpf::{ChainMember, Link, Store};
+use pointsman_bpf::{ChainMember, Link, Member, Store};
 use pointsman_model::chain::{ChainId, ChainRecord, ChainSpec, Form, MemberSpec};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::ResolvedProgram;
@@ -174,7 +174,9 @@ fn what_was_put_into_a_program_array_is_kept_by_the_next_chain() {
 
 /// Nothing is pinned, and of all that was made only the link is kept.
 fn only_the_link(pair: &Pair, index: u32) -> Link {
-    let (tail, timer) = (member("tailcall", "member"), member("timer", "arm"));
+    let open = |source: &str, entry: &str| Member::open(&object(source), entry, rounding());
+    let tail = open("tailcall", "member").expect("a member");
+    let timer = open("timer", "arm").expect("a member");
     let chain = fuse(&[slot("tail", &tail), slot("timer", &timer)]);
     pair.right.run(|| chain.attach(index, AttachMode::Native)).expect("attach")
 }
