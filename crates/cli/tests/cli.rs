@@ -159,6 +159,7 @@ fn a_socket_of_others_says_permission_denied() {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         let copy = directory.join("pointsman");
         fs::copy(BINARY, &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         command = Command::new(copy);
         command.args(["status", "--node"]).arg(node.socket()).uid(65534).gid(65534);
     }

@@ -5,6 +5,8 @@ use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::netns::Pair;
 use pointsman_netns::object_path;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 /// A daemon with a running chain, and proof afterwards that nothing happened to it.
 struct Steady {
@@ -257,8 +259,14 @@ fn hosts_that_cannot() {
     let plain = host.path("plain");
     let said = failing(host.command_with(&plain));
     assert!(said.contains("not in a BPF filesystem") && said.contains("mount -t bpf"), "{said}");
-    // Without privileges: as nobody, with directories of its own.
-    let mut nobody = host.command();
+    // Without privileges: as nobody, from a place that nobody can reach.
+    let copy = host.path("pointsman-node");
+    std::fs::copy(host.command().get_program(), &copy).unwrap();
+    for path in [copy.parent().unwrap(), &copy] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut nobody = std::process::Command::new(&copy);
+    nobody.args(host.command().get_args()).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
     std::os::unix::process::CommandExt::uid(&mut nobody, 65534);
     std::os::unix::process::CommandExt::gid(&mut nobody, 65534);
     let said = failing(nobody);
