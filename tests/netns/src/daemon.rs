@@ -202,9 +202,17 @@ impl Daemon {
     /// # Errors
     /// The kernel's answer.
     pub fn stop(mut self, signal: rustix::process::Signal) -> Result<ExitStatus> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.context("a process id")?, signal)?;
+        self.signal(signal)?;
         Ok(self.child.wait()?)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        Ok(rustix::process::kill_process(pid.context("a process id")?, signal)?)
     }
 }
 

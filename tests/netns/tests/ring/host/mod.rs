@@ -1,3 +1,4 @@
+mod kills;
 mod lifecycle;
 mod refusals;
 mod traffic;
