@@ -171,7 +171,12 @@ fn foreign(observed: &Observed) -> Vec<ForeignProgram> {
         if pins.is_some_and(|pins| runs_on(pins, interface)) {
             return None;
         }
-        let owner = owner(attachment.name.as_deref()).to_owned();
+        // An interface takes its chain along when it is renamed, and keeps its pins' old name.
+        let ours = observed.hooks.iter().find(|(_, pins)| runs_on(pins, interface));
+        let owner = match ours {
+            Some((hook, _)) => format!("ours: the chain of {hook}, whose interface was renamed"),
+            None => owner(attachment.name.as_deref()).to_owned(),
+        };
         Some(ForeignProgram { interface: name.clone(), attachment, owner })
     };
     observed.interfaces.iter().filter_map(foreign).collect()
@@ -225,6 +230,17 @@ mod tests {
         let found: Vec<_> =
             foreign(&observed).into_iter().map(|f| f.interface.to_string()).collect();
         assert_eq!(found, ["drift", "moved", "other"]);
+    }
+
+    #[test]
+    fn a_renamed_interface_carries_a_chain_of_ours() {
+        let mut observed = Observed::default();
+        observed.interfaces.insert(InterfaceName::new("new").unwrap(), interface(Some(7)));
+        let link = Some(ObservedLink { program_id: 7, interface_index: 3 });
+        let pins = ObservedHook { link, ..ObservedHook::default() };
+        observed.hooks.insert(HookId::xdp(InterfaceName::new("old").unwrap()), pins);
+        let found = foreign(&observed);
+        assert_eq!(found[0].owner, "ours: the chain of old/xdp, whose interface was renamed");
     }
 
     #[test]
