@@ -1,6 +1,8 @@
 //! The fused program run by a tiny interpreter, against the documented rule.
 
 use super::*;
+use crate::insn::HELPER_SMP_PROCESSOR_ID;
+use pointsman_model::{Action, Verdicts};
 use proptest::prelude::*;
 
 const LINE: Line = Line { offset: 0, file: 1, text: 1, position: 0 };

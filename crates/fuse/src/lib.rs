@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+mod builder;
 pub mod insn;
 pub mod layout;
 pub mod shape;
