@@ -65,6 +65,9 @@ pub struct ChainMember<'a> {
     pub known: Option<&'a ProgramFacts>,
 }
 
+const IN_USE: &str = "is in use by another process of Pointsman; stop it, or start this one with a \
+                      --bpffs of its own";
+
 impl Store {
     /// Opens `root`, making it if need be, and locks it.
     ///
@@ -84,8 +87,7 @@ impl Store {
         let lock =
             File::open(root).map_err(|e| Error::os(format!("open {}", root.display()), e))?;
         let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-        rustix::fs::flock(&lock, exclusive)
-            .map_err(|_| pin("is in use by another process of Pointsman".into()))?;
+        rustix::fs::flock(&lock, exclusive).map_err(|_| pin(IN_USE.into()))?;
         let store = Self { root: root.to_owned(), _lock: lock };
         store.remove_unfinished()?;
         Ok(store)
