@@ -1,9 +1,10 @@
 //! Chains: several members fused into one program, attached, counted.
 
+use crate::alone::verifier_error;
 use crate::btf::{FunctionLinkage, MergedBtf};
 use crate::error::Error;
 use crate::kernel::{self, Link, Load, Maps, ProgramInfo};
-use crate::member::{Member, verifier_error};
+use crate::member::Member;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use libbpf_sys as sys;
 use pointsman_fuse::assemble::{self, Counter, Frame, Fused, Line, assemble};
@@ -139,8 +140,7 @@ impl Counters {
     fn create(members: usize) -> Result<Self, Error> {
         let failed =
             |e: libbpf_rs::Error| Error::Map { map: "counters".into(), why: e.to_string() };
-        let cpus = libbpf_rs::num_possible_cpus().map_err(failed)?;
-        let rows = Counter::rows_for(u32::try_from(cpus).unwrap_or(u32::MAX));
+        let rows = Counter::rows_for(possible_cpus().map_err(failed)?);
         let bytes = Counter { map: 0, rows, members }.value_bytes();
         // A mappable array starts on a page: cells are whole cache lines then.
         let opts = sys::bpf_map_create_opts {
@@ -201,6 +201,20 @@ impl Counters {
         }
         Ok(ExitCounts { members: members.into_iter().map(Verdicts::from_array).collect(), end })
     }
+}
+
+/// One more than the highest number a CPU can have. The numbers can have holes.
+fn possible_cpus() -> Result<u32, libbpf_rs::Error> {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").ok();
+    match list.as_deref().and_then(highest_of) {
+        Some(highest) => Ok(highest.saturating_add(1)),
+        None => Ok(u32::try_from(libbpf_rs::num_possible_cpus()?).unwrap_or(u32::MAX)),
+    }
+}
+
+/// The last number of a list such as `0-3,8-11`.
+fn highest_of(list: &str) -> Option<u32> {
+    list.trim().rsplit([',', '-']).next()?.parse().ok()
 }
 
 fn word(row: &[u8], at: usize) -> u64 {
@@ -284,4 +298,17 @@ fn guilty(fused: &Fused, log: &str) -> Option<usize> {
     fused.places.iter().position(|place| {
         place.as_ref().is_some_and(|p| p.main.contains(&at) || p.subprograms.contains(&at))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_numbers_can_have_holes() {
+        assert_eq!(highest_of("0-3,8-11\n"), Some(11));
+        assert_eq!(highest_of("0\n"), Some(0));
+        assert_eq!(highest_of("0-1,5"), Some(5));
+        assert_eq!(highest_of(""), None);
+    }
 }

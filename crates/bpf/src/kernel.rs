@@ -33,6 +33,8 @@ pub(crate) struct Refused {
 
 /// What the verifier is asked to write: nothing but its statistics.
 const LOG_STATS: u32 = 4;
+/// The largest log that is asked for, in bytes: what a program of a million instructions makes.
+const LARGEST_LOG: usize = 256 << 20;
 /// Its walk, with source lines.
 const LOG_WALK: u32 = 1;
 
@@ -43,12 +45,19 @@ impl Load<'_> {
         match self.attempt(&mut log, LOG_STATS) {
             Ok(fd) => Ok((fd, log_text(&log))),
             // A second attempt for the log: writing it always would cost more than verifying.
-            Err(_) => {
-                let mut log = vec![0; 4 << 20];
-                match self.attempt(&mut log, LOG_WALK | LOG_STATS) {
-                    Ok(fd) => Ok((fd, log_text(&log))),
-                    Err(error) => Err(Refused { error, log: log_text(&log) }),
-                }
+            Err(_) => self.load_with_log(),
+        }
+    }
+
+    fn load_with_log(&self) -> Result<(OwnedFd, String), Refused> {
+        let mut size = 4 << 20;
+        loop {
+            let mut log = vec![0; size];
+            match self.attempt(&mut log, LOG_WALK | LOG_STATS) {
+                Ok(fd) => return Ok((fd, log_text(&log))),
+                // Kernels before 6.4 keep a log's beginning, and what is wrong stands at its end.
+                Err(error) if is_no_space(&error) && size < LARGEST_LOG => size *= 4,
+                Err(error) => return Err(Refused { error, log: log_text(&log) }),
             }
         }
     }
@@ -106,6 +115,10 @@ impl Load<'_> {
         };
         owned(fd)
     }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOSPC)
 }
 
 fn to_sys(insn: &Insn) -> sys::bpf_insn {

@@ -5,6 +5,7 @@
 //! maps and links in the kernel, and facts about them. This crate is the only user of libbpf;
 //! it takes no decisions of its own beyond [`pointsman_fuse::layout`].
 
+mod alone;
 mod btf;
 mod builtin;
 mod chain;
