@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -46,11 +46,26 @@ pub enum NetlinkError {
 /// # Errors
 /// The kernel refuses, or its answer cannot be read.
 pub fn interfaces() -> Result<BTreeMap<InterfaceName, Interface>, NetlinkError> {
+    /// A host that changes faster than this is told of as it was lately.
+    const TRIES: usize = 5;
+    let mut tries = 1;
+    loop {
+        let (found, interrupted) = dump()?;
+        if !interrupted || tries == TRIES {
+            return Ok(found);
+        }
+        tries += 1;
+    }
+}
+
+/// One dump, and whether interfaces came or went meanwhile, so that it may lack some.
+fn dump() -> Result<(BTreeMap<InterfaceName, Interface>, bool), NetlinkError> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&dump_request(), 0)?;
     let mut found = BTreeMap::new();
+    let mut interrupted = false;
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = bytes.as_slice();
@@ -59,8 +74,9 @@ pub fn interfaces() -> Result<BTreeMap<InterfaceName, Interface>, NetlinkError> 
             // Messages are padded to four bytes; a length of zero would never end.
             let length = (message.header.length as usize).next_multiple_of(4).max(4);
             rest = rest.get(length..).unwrap_or_default();
+            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.payload {
-                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Done(_) => return Ok((found, interrupted)),
                 NetlinkPayload::Error(error) => return Err(error.to_io().into()),
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                     found.extend(interface(&link));

@@ -10,6 +10,7 @@ use axum::extract::{FromRef, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use http_body_util::LengthLimitError;
 use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
 use pointsman_model::document::MAX_BYTES;
 use pointsman_model::plan::Plan;
@@ -253,14 +254,21 @@ async fn ask<T: Send + 'static>(
 
 async fn read_body(body: Body) -> Result<Bytes, Failure> {
     axum::body::to_bytes(body, MAX_BYTES).await.map_err(|error| {
-        // The only way to tell an oversized body from a broken connection, whose reply nobody
-        // reads anyway.
-        tracing::debug!(%error, "cannot read a request's body");
-        let title = format!(
-            "the document is larger than the limit of {MAX_BYTES} bytes; put objects into the \
-             store and name them by sha256"
-        );
-        Failure(problem::plain(ProblemKind::TooLarge, 413, title))
+        let mut cause = Some(&error as &(dyn std::error::Error + 'static));
+        let mut too_large = false;
+        while let Some(error) = cause {
+            too_large |= error.is::<LengthLimitError>();
+            cause = error.source();
+        }
+        if too_large {
+            let title = format!(
+                "the document is larger than the limit of {MAX_BYTES} bytes; put objects into \
+                 the store and name them by sha256"
+            );
+            return Failure(problem::plain(ProblemKind::TooLarge, 413, title));
+        }
+        let title = format!("the document did not arrive whole: {error}");
+        Failure(problem::plain(ProblemKind::BadRequest, 400, title))
     })
 }
 

@@ -4,6 +4,7 @@ use super::ClientError;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +20,10 @@ pub(super) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Clie
             let socket = path.to_owned();
             match errno {
                 Errno::NOENT => ClientError::Missing { socket },
+                Errno::CONNREFUSED if !is_socket(path) => {
+                    let source = io::Error::other("it is no socket");
+                    ClientError::Connect { socket, source }
+                }
                 Errno::CONNREFUSED => ClientError::Refused { socket },
                 Errno::ACCESS | Errno::PERM => ClientError::Denied { socket },
                 Errno::AGAIN => ClientError::ConnectTimeout { socket, after: timeout },
@@ -31,6 +36,11 @@ pub(super) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Clie
             stream.set_nonblocking(true).map_err(failed)?;
             UnixStream::from_std(stream).map_err(failed)
         })
+}
+
+/// The kernel answers "refused" for whatever lies there and is no socket.
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 fn blocking(path: &Path, timeout: Duration) -> Result<StdUnixStream, Errno> {

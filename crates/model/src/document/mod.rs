@@ -23,6 +23,9 @@ pub use schema::json_schema;
 /// The largest document, in bytes. Objects given inline count; larger ones belong in the store.
 pub const MAX_BYTES: usize = 8 << 20;
 
+/// The highest generation: the largest number that every JSON reader keeps exact (RFC 8259, 6).
+pub const MAX_GENERATION: u64 = (1 << 53) - 1;
+
 /// The longest chain. Set by the counter's 32-bit arithmetic and by what a person can follow,
 /// far below what the verifier takes.
 pub const MAX_CHAIN: usize = 128;
@@ -255,6 +258,9 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
     let mut errors = Vec::new();
     if raw.generation == 0 {
         errors.push(error("/generation", "expected a number of at least 1"));
+    }
+    if raw.generation > MAX_GENERATION {
+        errors.push(error("/generation", format!("expected a number of at most {MAX_GENERATION}")));
     }
     let mut programs = BTreeMap::new();
     for (name, Fields(program)) in raw.programs.0 {

@@ -18,7 +18,7 @@ pub(super) struct RawDocument {
     pub(super) node: NodeName,
     /// Rises with every change. An older generation than the one in force is refused, and so is
     /// a different document with the same generation.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 9007199254740991_i64)]
     pub(super) generation: u64,
     /// Allows this document to leave the host without any program of ours. Without it such a
     /// document is refused: an emptied document is more often an accident than a decision.

@@ -91,6 +91,11 @@ fn unknown_fields_and_wrong_types_are_named_with_their_place() {
         ("/generation", json!("42"), "/generation: invalid type: string \"42\", expected u64"),
         ("/generation", json!(0), "/generation: expected a number of at least 1"),
         ("/generation", json!(-1), "/generation: invalid value: integer `-1`"),
+        (
+            "/generation",
+            json!(1u64 << 53),
+            "/generation: expected a number of at most 9007199254740991",
+        ),
         ("/programs", json!([]), "/programs: invalid type: sequence, expected an object"),
         (
             "/programs/ddos",
@@ -217,6 +222,7 @@ fn the_schema_agrees_with_the_parser() {
         ("/schema", json!("pointsman.node/v2")),
         ("/generation", json!("42")),
         ("/generation", json!(0)),
+        ("/generation", json!(1u64 << 53)),
         ("/programs", json!([])),
         ("/programs/ddos", json!([])),
         ("/programs/ports/builtin", json!("nat")),

@@ -90,7 +90,9 @@ pub(super) fn outcome(
 
 /// Writes an apply to the log.
 pub(super) fn log(report: &ApplyReport, source: &str) {
-    for refusal in &report.refusals {
+    /// What a person reads; a document can have thousands, and its answer has them all.
+    const SHOWN: usize = 50;
+    for refusal in report.refusals.iter().take(SHOWN) {
         tracing::warn!(
             hook = refusal.hook.as_ref().map(ToString::to_string),
             program = refusal.program.as_ref().map(ToString::to_string),
@@ -99,6 +101,9 @@ pub(super) fn log(report: &ApplyReport, source: &str) {
             "refused: {}",
             refusal.message
         );
+    }
+    if let Some(more @ 1..) = report.refusals.len().checked_sub(SHOWN) {
+        tracing::warn!("refused: {more} more, which the status lists");
     }
     let outcome = match report.outcome {
         ApplyOutcome::Unchanged => "unchanged",
@@ -114,6 +119,6 @@ pub(super) fn log(report: &ApplyReport, source: &str) {
         refusals = report.refusals.len(),
         visible_micros = report.visible_micros,
         total_micros = report.total_micros,
-        "document accepted"
+        "document in force"
     );
 }
