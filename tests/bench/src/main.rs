@@ -20,11 +20,11 @@ struct Options {
     #[arg(long)]
     json: bool,
     /// How often every form is timed; the figure is the median.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 11)]
     rounds: usize,
-    /// Packets per timing.
-    #[arg(long, default_value_t = 500_000)]
-    repeat: u32,
+    /// Milliseconds that one timing takes, about: many times what the clock can tell apart.
+    #[arg(long, default_value_t = 200)]
+    milliseconds: u32,
     /// Lengths of the chain.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 5, 10, 30, 64])]
     lengths: Vec<usize>,
@@ -83,18 +83,20 @@ fn time(options: &Options, work: Work, length: usize) -> Result<Vec<Row>> {
     let fits = |form: &&Form| **form != Form::TailCall || length <= 33;
     let mut timed = Vec::new();
     for &form in forms.iter().filter(fits) {
-        timed.push((form, forms::load(form, work, length, rounding)?, Vec::new()));
+        timed.push((form, forms::load(form, work, length, rounding)?, 0, Vec::new()));
     }
     let packet = packet();
-    for (_, loaded, _) in &timed {
-        once(loaded, &packet, options.repeat)?;
+    for (_, loaded, repeat, _) in &mut timed {
+        // Warms up as well.
+        let packet_takes = once(loaded, &packet, 500_000)?;
+        *repeat = (f64::from(options.milliseconds) * 1e6 / packet_takes.max(1.0)) as u32;
     }
     for _ in 0..options.rounds {
-        for (_, loaded, samples) in &mut timed {
-            samples.push(once(loaded, &packet, options.repeat)?);
+        for (_, loaded, repeat, samples) in &mut timed {
+            samples.push(once(loaded, &packet, *repeat)?);
         }
     }
-    let row = |(form, _, mut samples): (Form, Loaded, Vec<f64>)| {
+    let row = |(form, _, _, mut samples): (Form, Loaded, u32, Vec<f64>)| {
         samples.sort_by(f64::total_cmp);
         let ns_per_packet = samples[samples.len() / 2];
         Row { form: form.name(), members: work.name(), n: length, ns_per_packet }
