@@ -44,9 +44,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         }
     }
     let started = Instant::now();
-    let tally = rings::run_rings(workspace, &rings::Options::default());
+    let mut tally = rings::run_rings(workspace, &rings::Options::default());
     summary.push(summary_line("test", tally.failed == 0, started.elapsed()));
-    if tally.failed > 0 {
+    let tests_failed = tally.failed > 0;
+    // Who reads the last line alone must not take a failed check for success.
+    failed.iter().for_each(|&check| tally.fail(check));
+    if tests_failed {
         failed.push("test");
     }
     println!("\n== checks ==");
