@@ -16,22 +16,21 @@
 //! one atomic step of the kernel, so a crash leaves either the old state or the new one, and at
 //! most a chain that nothing runs, which the next reconciliation retires.
 
-use crate::chain::{Chain, Counters, Slot};
+mod look;
+
+use self::look::{exits, read};
+use crate::chain::{Chain, Slot};
 use crate::error::Error;
-use crate::kernel::{self, Link, LinkInfo, ProgramInfo};
+use crate::kernel::{self, Link};
 use crate::maps::{self, MapHome};
 use crate::member::Member;
 use crate::pins;
-use libbpf_rs::MapHandle;
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, MemberSpec, Sequence, Totals};
 use pointsman_model::facts::ProgramFacts;
-use pointsman_model::ids::HookKind;
-use pointsman_model::observed::{
-    AttachMode, ObservedChain, ObservedHook, ObservedLink, ObservedProgram,
-};
+use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::{ResolvedProgram, entries_digest};
-use pointsman_model::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
+use pointsman_model::{Fingerprint, HookId, MapName, ProgramName, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -129,133 +128,6 @@ impl Store {
     fn chain(&self, chain: &ChainId) -> PathBuf {
         self.hook(&chain.hook).join("chains").join(chain.sequence.to_string())
     }
-
-    // === What is there ===
-
-    /// All hooks of which there are pins.
-    ///
-    /// # Errors
-    /// The pins cannot be read.
-    pub fn hooks(&self) -> Result<BTreeMap<HookId, ObservedHook>, Error> {
-        let mut hooks = BTreeMap::new();
-        for file in pins::list(&self.root.join("hooks"))? {
-            let Ok(interface) = InterfaceName::new(pins::name_of(&file)) else { continue };
-            let hook = HookId { interface, kind: HookKind::Xdp };
-            if pins::exists(&self.hook(&hook)) {
-                let observed = self.observe_hook(&hook)?;
-                hooks.insert(hook, observed);
-            }
-        }
-        Ok(hooks)
-    }
-
-    fn observe_hook(&self, hook: &HookId) -> Result<ObservedHook, Error> {
-        let link = self.link(hook)?.map(|(_, info)| ObservedLink {
-            program_id: info.program_id,
-            interface_index: info.interface_index,
-        });
-        let mut chains = BTreeMap::new();
-        for sequence in self.sequences(hook)? {
-            let path = self.chain(&ChainId { hook: hook.clone(), sequence });
-            let program = kernel::open_pin(&path.join("program"))?;
-            let program_id = match program {
-                Some(fd) => Some(kernel::program_info(fd.as_fd())?.id),
-                None => None,
-            };
-            chains
-                .insert(sequence, ObservedChain { program_id, record: read(&path.join("record")) });
-        }
-        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded })
-    }
-
-    fn sequences(&self, hook: &HookId) -> Result<Vec<Sequence>, Error> {
-        let files = pins::list(&self.hook(hook).join("chains"))?;
-        Ok(files.iter().filter_map(|file| file.parse().ok()).collect())
-    }
-
-    fn link(&self, hook: &HookId) -> Result<Option<(Link, LinkInfo)>, Error> {
-        match Link::open(&self.hook(hook).join("link"))? {
-            Some(link) => {
-                let info = link.info()?;
-                Ok(Some((link, info)))
-            }
-            None => Ok(None),
-        }
-    }
-
-    fn totals(&self, hook: &HookId) -> Totals {
-        read(&self.hook(hook).join("totals")).unwrap_or_default()
-    }
-
-    /// All programs of which there are pinned maps.
-    ///
-    /// # Errors
-    /// The pins cannot be read.
-    pub fn programs(&self) -> Result<BTreeMap<(ProgramName, Fingerprint), ObservedProgram>, Error> {
-        let mut programs = BTreeMap::new();
-        let root = self.root.join("programs");
-        for file in pins::list(&root)? {
-            let Ok(name) = ProgramName::new(pins::name_of(&file)) else { continue };
-            for fingerprint in pins::list(&root.join(&file))? {
-                let Some(fingerprint) = Fingerprint::from_pin(&fingerprint) else { continue };
-                let entries = self.program(&name, &fingerprint).join("entries");
-                if pins::exists(&entries) {
-                    let observed = ObservedProgram { entries: read(&entries).unwrap_or_default() };
-                    programs.insert((name.clone(), fingerprint), observed);
-                }
-            }
-        }
-        Ok(programs)
-    }
-
-    /// The live chain of a hook with its counts, and the totals.
-    ///
-    /// # Errors
-    /// The pins cannot be read.
-    pub fn counts(&self, hook: &HookId) -> Result<HookCounts, Error> {
-        let totals = self.totals(hook);
-        let live = match self.live(hook)? {
-            Some((sequence, _)) => {
-                let path = self.chain(&ChainId { hook: hook.clone(), sequence });
-                match read::<ChainRecord>(&path.join("record")) {
-                    Some(record) => {
-                        let exits = exits(&path, &record)?;
-                        Some((sequence, record, exits))
-                    }
-                    None => None,
-                }
-            }
-            None => None,
-        };
-        Ok(HookCounts { live, totals })
-    }
-
-    /// The fused program that runs on a hook.
-    ///
-    /// # Errors
-    /// The pins cannot be read.
-    pub fn fused(&self, hook: &HookId) -> Result<Option<(Sequence, ProgramInfo)>, Error> {
-        match self.live(hook)? {
-            Some((sequence, fd)) => Ok(Some((sequence, kernel::program_info(fd.as_fd())?))),
-            None => Ok(None),
-        }
-    }
-
-    /// The chain whose program the link runs.
-    fn live(&self, hook: &HookId) -> Result<Option<(Sequence, OwnedFd)>, Error> {
-        let Some((_, info)) = self.link(hook)? else { return Ok(None) };
-        for sequence in self.sequences(hook)? {
-            let path = self.chain(&ChainId { hook: hook.clone(), sequence });
-            if let Some(fd) = kernel::open_pin(&path.join("program"))?
-                && kernel::program_info(fd.as_fd())?.id == info.program_id
-            {
-                return Ok(Some((sequence, fd)));
-            }
-        }
-        Ok(None)
-    }
-
-    // === Steps ===
 
     /// Opens a program and pins its maps.
     ///
@@ -433,7 +305,7 @@ impl Store {
             && let Some(record) = read::<ChainRecord>(&path.join("record"))
         {
             wait_for_packets();
-            totals.fold(chain.sequence, &record.spec, &exits(&path, &record)?);
+            totals.fold(chain.sequence, &record.spec, &exits(&path, &record));
             write(&self.hook(&chain.hook).join("totals"), &totals)?;
         }
         pins::remove_directory(&path)
@@ -496,13 +368,6 @@ fn pin_chain(path: &Path, fused: &Chain, record: &ChainRecord) -> Result<(), Err
     kernel::pin(fused.program(), &path.join("program"))
 }
 
-fn exits(path: &Path, record: &ChainRecord) -> Result<ExitCounts, Error> {
-    let path = path.join("counters");
-    let map = MapHandle::from_pinned_path(&path)
-        .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
-    Counters::open(map, record.spec.members.len())?.read()
-}
-
 /// Waits until no packet runs through a chain that was replaced before this call. XDP programs
 /// run in RCU read-side critical sections, and this command waits for all of them.
 fn wait_for_packets() {
@@ -510,20 +375,6 @@ fn wait_for_packets() {
     if let Err(e) = waited {
         tracing::debug!("membarrier: {e}; the last packets of a retired chain may go uncounted");
     }
-}
-
-/// Reads a JSON record; one that cannot be read counts as absent, and is said.
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
-    let bytes = match pins::read_record(path) {
-        Ok(bytes) => bytes?,
-        Err(e) => {
-            tracing::warn!("{e}");
-            return None;
-        }
-    };
-    serde_json::from_slice(&bytes)
-        .inspect_err(|e| tracing::warn!("{}: unreadable record: {e}", path.display()))
-        .ok()
 }
 
 fn write<T: serde::Serialize>(path: &Path, record: &T) -> Result<(), Error> {

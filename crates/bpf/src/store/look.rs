@@ -1,0 +1,169 @@
+//! Looking at the pins: hooks, programs, counts. Changes nothing.
+
+use super::{HookCounts, Store};
+use crate::chain::Counters;
+use crate::error::Error;
+use crate::kernel::{self, Link, LinkInfo, ProgramInfo};
+use crate::pins;
+use libbpf_rs::MapHandle;
+use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
+use pointsman_model::ids::HookKind;
+use pointsman_model::observed::{ObservedChain, ObservedHook, ObservedLink, ObservedProgram};
+use pointsman_model::{Fingerprint, HookId, InterfaceName, ProgramName, Verdicts};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+impl Store {
+    /// All hooks of which there are pins.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn hooks(&self) -> Result<BTreeMap<HookId, ObservedHook>, Error> {
+        let mut hooks = BTreeMap::new();
+        for file in pins::list(&self.root.join("hooks"))? {
+            let Ok(interface) = InterfaceName::new(pins::name_of(&file)) else { continue };
+            let hook = HookId { interface, kind: HookKind::Xdp };
+            if pins::exists(&self.hook(&hook)) {
+                let observed = self.observe_hook(&hook)?;
+                hooks.insert(hook, observed);
+            }
+        }
+        Ok(hooks)
+    }
+
+    fn observe_hook(&self, hook: &HookId) -> Result<ObservedHook, Error> {
+        let link = self.link(hook)?.map(|(_, info)| ObservedLink {
+            program_id: info.program_id,
+            interface_index: info.interface_index,
+        });
+        let mut chains = BTreeMap::new();
+        for sequence in self.sequences(hook)? {
+            let path = self.chain(&ChainId { hook: hook.clone(), sequence });
+            let program = kernel::open_pin(&path.join("program"))?;
+            let program_id = match program {
+                Some(fd) => Some(kernel::program_info(fd.as_fd())?.id),
+                None => None,
+            };
+            chains
+                .insert(sequence, ObservedChain { program_id, record: read(&path.join("record")) });
+        }
+        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded })
+    }
+
+    pub(super) fn sequences(&self, hook: &HookId) -> Result<Vec<Sequence>, Error> {
+        let files = pins::list(&self.hook(hook).join("chains"))?;
+        Ok(files.iter().filter_map(|file| file.parse().ok()).collect())
+    }
+
+    pub(super) fn link(&self, hook: &HookId) -> Result<Option<(Link, LinkInfo)>, Error> {
+        match Link::open(&self.hook(hook).join("link"))? {
+            Some(link) => {
+                let info = link.info()?;
+                Ok(Some((link, info)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn totals(&self, hook: &HookId) -> Totals {
+        read(&self.hook(hook).join("totals")).unwrap_or_default()
+    }
+
+    /// All programs of which there are pinned maps.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn programs(&self) -> Result<BTreeMap<(ProgramName, Fingerprint), ObservedProgram>, Error> {
+        let mut programs = BTreeMap::new();
+        let root = self.root.join("programs");
+        for file in pins::list(&root)? {
+            let Ok(name) = ProgramName::new(pins::name_of(&file)) else { continue };
+            for fingerprint in pins::list(&root.join(&file))? {
+                let Some(fingerprint) = Fingerprint::from_pin(&fingerprint) else { continue };
+                let entries = self.program(&name, &fingerprint).join("entries");
+                if pins::exists(&entries) {
+                    let observed = ObservedProgram { entries: read(&entries).unwrap_or_default() };
+                    programs.insert((name.clone(), fingerprint), observed);
+                }
+            }
+        }
+        Ok(programs)
+    }
+
+    /// The live chain of a hook with its counts, and the totals.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn counts(&self, hook: &HookId) -> Result<HookCounts, Error> {
+        let totals = self.totals(hook);
+        let live = match self.live(hook)? {
+            Some((sequence, _)) => {
+                let path = self.chain(&ChainId { hook: hook.clone(), sequence });
+                match read::<ChainRecord>(&path.join("record")) {
+                    Some(record) => {
+                        let exits = exits(&path, &record);
+                        Some((sequence, record, exits))
+                    }
+                    None => None,
+                }
+            }
+            None => None,
+        };
+        Ok(HookCounts { live, totals })
+    }
+
+    /// The fused program that runs on a hook.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn fused(&self, hook: &HookId) -> Result<Option<(Sequence, ProgramInfo)>, Error> {
+        match self.live(hook)? {
+            Some((sequence, fd)) => Ok(Some((sequence, kernel::program_info(fd.as_fd())?))),
+            None => Ok(None),
+        }
+    }
+
+    /// The chain whose program the link runs.
+    pub(super) fn live(&self, hook: &HookId) -> Result<Option<(Sequence, OwnedFd)>, Error> {
+        let Some((_, info)) = self.link(hook)? else { return Ok(None) };
+        for sequence in self.sequences(hook)? {
+            let path = self.chain(&ChainId { hook: hook.clone(), sequence });
+            if let Some(fd) = kernel::open_pin(&path.join("program"))?
+                && kernel::program_info(fd.as_fd())?.id == info.program_id
+            {
+                return Ok(Some((sequence, fd)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a chain has counted so far. Counters that somebody unpinned count nothing any more: that
+/// is said, and stands in nobody's way.
+pub(super) fn exits(path: &Path, record: &ChainRecord) -> ExitCounts {
+    let (path, members) = (path.join("counters"), record.spec.members.len());
+    let read = || {
+        let map = MapHandle::from_pinned_path(&path)
+            .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
+        Counters::open(map, members)?.read()
+    };
+    read().unwrap_or_else(|e| {
+        tracing::warn!("{e}; what this chain counts is not known");
+        ExitCounts { members: vec![Verdicts::default(); members], end: 0 }
+    })
+}
+
+/// Reads a JSON record; one that cannot be read counts as absent, and is said.
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = match pins::read_record(path) {
+        Ok(bytes) => bytes?,
+        Err(e) => {
+            tracing::warn!("{e}");
+            return None;
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .inspect_err(|e| tracing::warn!("{}: unreadable record: {e}", path.display()))
+        .ok()
+}
