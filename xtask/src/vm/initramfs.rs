@@ -23,7 +23,7 @@ pub(super) const VOICE: &str = "pointsman-vm: ";
 /// are there even if they lie below one that tests may write to.
 pub(super) fn build(kernel: &Kernel, script: &str, visible: &[PathBuf]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    let directories = ["bin", "modules", "proc", "sys", "dev", "host", "root"];
+    let directories = ["bin", "modules", "proc", "sys", "dev", "host", "sysroot"];
     directories.into_iter().for_each(|directory| archive.directory(directory));
     let busybox = find_program("busybox").context("busybox is not there (busybox-static)")?;
     archive.file("bin/busybox", &read(&busybox)?);
@@ -63,11 +63,12 @@ fn module(path: &Path) -> Result<Vec<u8>> {
 fn init(visible: &[PathBuf]) -> Result<String> {
     let mut scratch = String::new();
     for directory in SCRATCH {
-        scratch += &format!("need mount -t tmpfs tmpfs /root{directory}\n");
+        scratch += &format!("need mount -t tmpfs tmpfs /sysroot{directory}\n");
     }
     for path in visible {
         let path = quoted(path)?;
-        scratch += &format!("$b mkdir -p /root{path}\nneed mount --bind /host{path} /root{path}\n");
+        scratch +=
+            &format!("$b mkdir -p /sysroot{path}\nneed mount --bind /host{path} /sysroot{path}\n");
     }
     Ok(INIT.replace("@VOICE@", VOICE.trim_end()).replace("@SCRATCH@", &scratch))
 }
@@ -86,20 +87,20 @@ while read -r module; do need insmod "$module"; done < /modules/order
 # Nobody writes to these files while the machine runs, so the guest may cache them.
 need mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576,cache=loose host /host
 # The host's root without what is mounted in it, to mount the machine's own there.
-need mount --bind /host /root
-need mount -t proc proc /root/proc
-need mount -t sysfs sysfs /root/sys
-need mount -t devtmpfs devtmpfs /root/dev
-$b mkdir -p /root/dev/shm /root/dev/pts
-need mount -t devpts devpts /root/dev/pts
-need mount -t bpf bpf /root/sys/fs/bpf
-need mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
-$b mount -t debugfs debugfs /root/sys/kernel/debug
-$b mount -t tracefs tracefs /root/sys/kernel/tracing
+need mount --bind /host /sysroot
+need mount -t proc proc /sysroot/proc
+need mount -t sysfs sysfs /sysroot/sys
+need mount -t devtmpfs devtmpfs /sysroot/dev
+$b mkdir -p /sysroot/dev/shm /sysroot/dev/pts
+need mount -t devpts devpts /sysroot/dev/pts
+need mount -t bpf bpf /sysroot/sys/fs/bpf
+need mount -t cgroup2 cgroup2 /sysroot/sys/fs/cgroup
+$b mount -t debugfs debugfs /sysroot/sys/kernel/debug
+$b mount -t tracefs tracefs /sysroot/sys/kernel/tracing
 @SCRATCH@need ip link set lo up
-need cp /script /root/run/script
+need cp /script /sysroot/run/script
 say "kernel $($b uname -r)"
-$b chroot /root /bin/sh /run/script < /dev/null > /dev/ttyS0 2>&1
+$b chroot /sysroot /bin/sh /run/script < /dev/null > /dev/ttyS0 2>&1
 say "exit $?"
 off
 "#;
@@ -130,9 +131,11 @@ mod tests {
     #[test]
     fn directories_below_scratch_are_bound_back() {
         let script = init(&[PathBuf::from("/tmp/it's here")]).unwrap();
-        assert!(script.contains("need mount -t tmpfs tmpfs /root/tmp\n"), "{script}");
+        assert!(script.contains("need mount -t tmpfs tmpfs /sysroot/tmp\n"), "{script}");
         assert!(
-            script.contains(r"need mount --bind /host'/tmp/it'\''s here' /root'/tmp/it'\''s here'"),
+            script.contains(
+                r"need mount --bind /host'/tmp/it'\''s here' /sysroot'/tmp/it'\''s here'"
+            ),
             "{script}"
         );
         assert!(!script.contains("@VOICE@") && !script.contains("@SCRATCH@"), "{script}");
