@@ -58,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// The ring of `cargo xtask test`.
 pub(crate) fn ring(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
-    let limit = if session.full { 3600 } else { 300 };
+    let limit = if session.full { 3600 } else { 600 };
     let options = Options { kernel: "6.1".to_owned(), seed: None, limit, tests: vec![] };
     run_tests(workspace, session, &options)
 }
