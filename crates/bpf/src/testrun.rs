@@ -29,9 +29,7 @@ pub fn test_run(
 ) -> Result<TestRun, Error> {
     // Room for what adjust_head and adjust_tail may add.
     let mut out = vec![0u8; packet.len() + 4096];
-    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let context =
-        sys::xdp_md { data_end: length, ingress_ifindex: interface_index, ..Default::default() };
+    let (length, context) = arriving(packet, interface_index);
     let mut opts = sys::bpf_test_run_opts {
         sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
         data_in: packet.as_ptr().cast(),
@@ -55,6 +53,14 @@ pub fn test_run(
     Ok(TestRun { verdict: opts.retval, packet: out, nanoseconds: opts.duration })
 }
 
+/// The packet's length, and the context of a packet that comes in on `interface_index`.
+fn arriving(packet: &[u8], interface_index: u32) -> (u32, sys::xdp_md) {
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    let context =
+        sys::xdp_md { data_end: length, ingress_ifindex: interface_index, ..Default::default() };
+    (length, context)
+}
+
 /// Sends `packet` through `program` `count` times as real frames that come in on
 /// `interface_index`: what the program answers is done (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
 ///
@@ -66,9 +72,7 @@ pub fn live_frames(
     count: u32,
     interface_index: u32,
 ) -> Result<(), Error> {
-    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let context =
-        sys::xdp_md { data_end: length, ingress_ifindex: interface_index, ..Default::default() };
+    let (length, context) = arriving(packet, interface_index);
     let mut opts = sys::bpf_test_run_opts {
         sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
         data_in: packet.as_ptr().cast(),

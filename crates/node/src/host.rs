@@ -66,6 +66,8 @@ pub trait Kernel: Send {
 pub struct Objects<'a> {
     /// The programs.
     pub programs: &'a BTreeMap<(ProgramName, Fingerprint), ResolvedProgram>,
+    /// What [`Kernel::inspect`] found out about them: their steps need not verify them again.
+    pub facts: &'a BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
     /// Reads an object; its bytes have the hash that was asked for.
     pub read: &'a dyn Fn(&Sha256) -> Result<Vec<u8>, String>,
 }

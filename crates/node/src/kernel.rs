@@ -24,12 +24,7 @@ pub struct LinuxKernel {
     /// Whether interfaces have native XDP: asking costs several system calls, and the answer
     /// stays the same while the interface lives.
     native: BTreeMap<(InterfaceName, u32), bool>,
-    /// Facts of the programs inspected lately: their steps need not verify them again.
-    facts: BTreeMap<Fingerprint, ProgramFacts>,
 }
-
-/// The most facts to remember; beyond it they are found out again.
-const MOST_FACTS: usize = 1024;
 
 impl LinuxKernel {
     /// Opens the pins under `bpffs` and finds out what the kernel can do.
@@ -41,14 +36,7 @@ impl LinuxKernel {
         let store = Store::open(bpffs)?;
         let caps =
             plan::Caps { stack_rounding: probe.stack_rounding, freplace: probe.freplace.clone() };
-        Ok(Self {
-            store,
-            bpffs: bpffs.to_owned(),
-            probe,
-            caps,
-            native: BTreeMap::new(),
-            facts: BTreeMap::new(),
-        })
+        Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
     }
 
     fn interfaces(&mut self) -> Result<BTreeMap<InterfaceName, ObservedInterface>, KernelError> {
@@ -98,7 +86,7 @@ impl LinuxKernel {
             let resolved = objects.programs.get(&key).ok_or_else(|| {
                 format!("program {} ({}) is not resolved", spec.program, spec.fingerprint)
             })?;
-            let known = self.facts.get(&spec.fingerprint);
+            let known = known(objects, &spec.fingerprint);
             members.push(ChainMember {
                 program: resolved,
                 object: (objects.read)(&spec.object)?,
@@ -109,6 +97,11 @@ impl LinuxKernel {
         let rounding = self.caps.stack_rounding;
         self.store.build_chain(&step.chain, &record, &members, rounding).map_err(told)
     }
+}
+
+/// What inspecting a program found out, if it went well.
+fn known<'a>(objects: &Objects<'a>, fingerprint: &Fingerprint) -> Option<&'a ProgramFacts> {
+    objects.facts.get(fingerprint)?.as_ref().ok()
 }
 
 /// `enforce` is `None` for a program that is no longer in the chain.
@@ -156,17 +149,9 @@ impl Kernel for LinuxKernel {
         object: &[u8],
     ) -> Result<ProgramFacts, ProgramProblem> {
         let rounding = self.caps.stack_rounding;
-        let facts = Member::prepare(object, program, &MapHome::Anonymous, rounding, None)
+        Member::prepare(object, program, &MapHome::Anonymous, rounding, None)
             .map(|member| member.facts().clone())
-            .map_err(|e| ProgramProblem {
-                message: e.to_string(),
-                log: e.log().map(str::to_owned),
-            })?;
-        if self.facts.len() >= MOST_FACTS {
-            self.facts.clear();
-        }
-        self.facts.insert(program.fingerprint(), facts.clone());
-        Ok(facts)
+            .map_err(|e| ProgramProblem { message: e.to_string(), log: e.log().map(str::to_owned) })
     }
 
     fn execute(&mut self, step: &Step, objects: &Objects<'_>) -> Result<(), String> {
@@ -181,7 +166,7 @@ impl Kernel for LinuxKernel {
         match step {
             Step::PrepareProgram(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;
-                let known = self.facts.get(&step.fingerprint);
+                let known = known(objects, &step.fingerprint);
                 self.store.prepare_program(&step.program, program, &object, rounding, known)
             }
             Step::SetMapEntries(step) => {

@@ -195,7 +195,7 @@ impl Engine {
         let programs = resolved.by_fingerprint();
         let store = &self.objects;
         let read = |hash: &Sha256| store.read(hash).map_err(|error| error.to_string());
-        let objects = Objects { programs: &programs, read: &read };
+        let objects = Objects { programs: &programs, facts: &resolved.facts, read: &read };
         let kernel = self.kernel.as_mut();
         let mut host = KernelHost { kernel, objects, start, visible: Duration::ZERO };
         let results = plan::carry_out(plan, &mut host, &mut || start.elapsed());
