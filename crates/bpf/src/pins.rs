@@ -85,6 +85,12 @@ pub(crate) fn remove_directory(path: &Path) -> Result<(), Error> {
     first.map_or(Ok(()), Err)
 }
 
+/// Exchanges two names in one step.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
 /// Removes a pin, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {

@@ -62,8 +62,10 @@ pub struct ApplyReport {
 pub enum ApplyOutcome {
     /// Nothing had to be done.
     Unchanged,
-    /// All of it was done.
+    /// All of it was done, but for what waits for its interface.
     Applied,
+    /// Nothing had to be done, and some chains wait for their interfaces.
+    Pending,
     /// Some of it was refused; the rest was done.
     Partly,
     /// All of it was refused.

@@ -91,6 +91,11 @@ name_type!(
     |text| text != "." && text != ".." && !text.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace())
 );
 name_type!(
+    /// What the document calls a network namespace. Unless the document says otherwise, the one
+    /// of this name under `/run/netns`, as `ip netns` makes them.
+    NamespaceName, "network namespace name", "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit", 64, label
+);
+name_type!(
     /// The name of a function in an object: where a program starts.
     EntryName, "entry name", "a C function name of at most 127 characters", 127, identifier
 );
@@ -241,11 +246,73 @@ impl fmt::Display for HookKind {
     }
 }
 
+/// An interface, by its name and the network namespace it is in. As text `NAME`, or
+/// `NAMESPACE/NAME`: neither of the two can contain a slash.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceId {
+    /// The network namespace; `None`: the daemon's own.
+    pub namespace: Option<NamespaceName>,
+    /// The interface's name there.
+    pub name: InterfaceName,
+}
+
+impl InterfaceId {
+    /// The place of what is said about the interface in a document, as an RFC 6901 JSON pointer.
+    #[must_use]
+    pub fn pointer(&self) -> String {
+        format!("/interfaces/{}", self.to_string().replace('~', "~0").replace('/', "~1"))
+    }
+}
+
+impl From<InterfaceName> for InterfaceId {
+    /// The interface of this name in the daemon's own network namespace.
+    fn from(name: InterfaceName) -> Self {
+        Self { namespace: None, name }
+    }
+}
+
+impl TryFrom<String> for InterfaceId {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        match text.split_once('/') {
+            None => InterfaceName::new(text).map(Self::from),
+            Some((namespace, name)) => Ok(Self {
+                namespace: Some(NamespaceName::new(namespace)?),
+                name: InterfaceName::new(name)?,
+            }),
+        }
+    }
+}
+
+impl std::str::FromStr for InterfaceId {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<InterfaceId> for String {
+    fn from(interface: InterfaceId) -> Self {
+        interface.to_string()
+    }
+}
+
+impl fmt::Display for InterfaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            None => self.name.fmt(f),
+            Some(namespace) => f.pad(&format!("{namespace}/{}", self.name)),
+        }
+    }
+}
+
 /// One place where one chain runs: an interface and a hook on it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct HookId {
-    /// The interface.
-    pub interface: InterfaceName,
+    /// The interface: `NAME`, or `NAMESPACE/NAME`.
+    #[schema(value_type = String)]
+    pub interface: InterfaceId,
     /// The hook on it.
     pub kind: HookKind,
 }
@@ -253,8 +320,8 @@ pub struct HookId {
 impl HookId {
     /// The XDP hook of `interface`.
     #[must_use]
-    pub fn xdp(interface: InterfaceName) -> Self {
-        Self { interface, kind: HookKind::Xdp }
+    pub fn xdp(interface: impl Into<InterfaceId>) -> Self {
+        Self { interface: interface.into(), kind: HookKind::Xdp }
     }
 }
 
@@ -275,6 +342,19 @@ mod tests {
         }
         for bad in ["", ".", "..", "a/b", "a b", "eth0:1", "1234567890123456"] {
             assert!(InterfaceName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interfaces_of_other_namespaces_have_theirs_before_a_slash() {
+        let interface: InterfaceId = "blue/eth0~1".parse().unwrap();
+        assert_eq!(interface.namespace.as_ref().map(NamespaceName::as_str), Some("blue"));
+        assert_eq!(interface.to_string(), "blue/eth0~1");
+        assert_eq!(interface.pointer(), "/interfaces/blue~1eth0~01");
+        let own: InterfaceId = "eth0".parse().unwrap();
+        assert_eq!(own, InterfaceId::from(InterfaceName::new("eth0").unwrap()));
+        for bad in ["/eth0", "blue/", "a/b/c", "../eth0", "blue//eth0", ""] {
+            assert!(bad.parse::<InterfaceId>().is_err(), "{bad}");
         }
     }
 

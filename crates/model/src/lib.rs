@@ -9,6 +9,7 @@ pub mod action;
 pub mod api;
 pub mod chain;
 pub mod document;
+pub mod event;
 pub mod facts;
 pub mod ids;
 pub mod observed;
@@ -18,5 +19,6 @@ pub mod status;
 pub use action::{Action, ActionSet, Verdicts};
 pub use document::Document;
 pub use ids::{
-    EntryName, Fingerprint, HookId, InterfaceName, MapName, NodeName, ProgramName, Sha256,
+    EntryName, Fingerprint, HookId, InterfaceId, InterfaceName, MapName, NamespaceName, NodeName,
+    ProgramName, Sha256,
 };

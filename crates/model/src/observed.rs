@@ -1,7 +1,7 @@
 //! What is there: interfaces, and our own pins.
 
 use crate::chain::{ChainRecord, Sequence};
-use crate::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
+use crate::{Fingerprint, HookId, InterfaceId, MapName, NamespaceName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +10,11 @@ use utoipa::ToSchema;
 /// The host as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The interfaces of the daemon's network namespace.
-    pub interfaces: BTreeMap<InterfaceName, ObservedInterface>,
+    /// The interfaces of the daemon's network namespace, and of those that were asked for.
+    pub interfaces: BTreeMap<InterfaceId, ObservedInterface>,
+    /// The network namespaces that were asked for and cannot be looked into, and why: one line
+    /// that names what is missing.
+    pub unreachable: BTreeMap<NamespaceName, String>,
     /// Hooks of which we hold pins.
     pub hooks: BTreeMap<HookId, ObservedHook>,
     /// Programs whose maps are pinned. The value is what their maps were last told to hold.
@@ -29,6 +32,8 @@ pub struct ObservedInterface {
     pub loopback: bool,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Whether it is set up (`IFF_UP`). Programs stay attached while it is down.
+    pub up: bool,
     /// The XDP program attached to it, whoever did it.
     pub attached: Option<Attachment>,
 }
@@ -82,7 +87,8 @@ pub struct ObservedHook {
 pub struct ObservedLink {
     /// The program it runs.
     pub program_id: u32,
-    /// The interface it is on; 0: the interface is gone.
+    /// The interface it is on, as its network namespace counts; 0: detached, or the interface is
+    /// gone.
     pub interface_index: u32,
 }
 
@@ -100,6 +106,31 @@ pub struct ObservedChain {
 pub struct ObservedProgram {
     /// Per map the hash of the entries it was told to hold.
     pub entries: BTreeMap<MapName, Sha256>,
+}
+
+impl Observed {
+    /// The interface that a link runs on; `None`: its interface is gone, or in a network namespace
+    /// that was not looked into.
+    #[must_use]
+    pub fn interface_of(&self, link: &ObservedLink) -> Option<(&InterfaceId, &ObservedInterface)> {
+        self.interfaces.iter().find(|(_, interface)| link.runs_on(interface))
+    }
+}
+
+impl ObservedLink {
+    /// Whether the link runs nothing any more: its interface is gone, or it was detached.
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        self.interface_index == 0
+    }
+
+    /// Whether it is this link's program that runs on `interface`. Each network namespace numbers
+    /// its interfaces for itself, so the number alone does not tell.
+    #[must_use]
+    pub fn runs_on(&self, interface: &ObservedInterface) -> bool {
+        let program = interface.attached.as_ref().map(|attached| attached.program_id);
+        self.interface_index == interface.index && program == Some(self.program_id)
+    }
 }
 
 impl ObservedHook {

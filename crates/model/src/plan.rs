@@ -39,6 +39,8 @@ impl Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
+    /// Gives the pins of a hook the name that its interface has now. Invisible: the chain runs on.
+    RenameHook(RenameHook),
     /// Opens a program's object, creates and pins its maps. Invisible.
     PrepareProgram(PrepareProgram),
     /// Makes a program's map hold exactly the document's entries.
@@ -57,6 +59,15 @@ pub enum Step {
     ReleaseHook(ReleaseHook),
     /// Unpins the maps of a program that no chain uses. Their contents are lost. Invisible.
     ReleaseProgram(ReleaseProgram),
+}
+
+/// See [`Step::RenameHook`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RenameHook {
+    /// The name that the interface had.
+    pub from: HookId,
+    /// The name that it has. Pins that are there already are exchanged with the others.
+    pub to: HookId,
 }
 
 /// See [`Step::PrepareProgram`].
@@ -150,6 +161,7 @@ impl Step {
     pub fn hook(&self) -> Option<&HookId> {
         match self {
             Self::PrepareProgram(_) | Self::SetMapEntries(_) | Self::ReleaseProgram(_) => None,
+            Self::RenameHook(step) => Some(&step.to),
             Self::BuildChain(step) => Some(&step.chain.hook),
             Self::Attach(step) => Some(&step.chain.hook),
             Self::Swap(step) => Some(&step.chain.hook),
@@ -180,6 +192,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::RenameHook(s) => write!(f, "rename hook {} to {}", s.from, s.to),
             Self::PrepareProgram(s) => {
                 write!(f, "prepare program {} ({})", s.program, s.fingerprint)
             }
@@ -225,8 +238,6 @@ pub struct Refusal {
 pub enum RefusalReason {
     /// The object could not be had, opened or loaded, or what is set in it does not fit.
     ProgramUnusable,
-    /// The interface does not exist in this network namespace.
-    InterfaceMissing,
     /// The interface cannot do what `mode` asks for.
     ModeUnsupported,
     /// A program that is not ours is attached to the interface.
@@ -243,7 +254,6 @@ impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::ProgramUnusable => "program unusable",
-            Self::InterfaceMissing => "interface missing",
             Self::ModeUnsupported => "mode unsupported",
             Self::ForeignProgram => "foreign program",
             Self::DoesNotFit => "does not fit",
@@ -279,6 +289,9 @@ pub struct HookDiff {
     pub mode: Option<AttachMode>,
     /// Which engine, and why; empty when nothing is wanted there.
     pub engine: String,
+    /// What has to appear before the chain can be attached; `None`: nothing is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<String>,
 }
 
 /// What happens to a hook.
@@ -295,6 +308,8 @@ pub enum HookChange {
     Reattach,
     /// Our chain is taken away.
     Detach,
+    /// Its interface is not there: the chain is attached when it appears.
+    Pending,
     /// Wanted otherwise, and refused.
     Refused,
 }

@@ -5,10 +5,10 @@ use crate::document::DocumentError;
 use crate::observed::{AttachMode, Attachment};
 use crate::plan::{Note, Refusal};
 use crate::{
-    ActionSet, EntryName, Fingerprint, HookId, InterfaceName, NodeName, ProgramName, Sha256,
-    Verdicts,
+    ActionSet, EntryName, Fingerprint, HookId, InterfaceId, NodeName, ProgramName, Sha256, Verdicts,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// The whole status of a node.
@@ -74,6 +74,59 @@ pub struct HookStatus {
     pub passed_end: u64,
     /// Why the hook is not as the document wants it.
     pub refusals: Vec<Refusal>,
+    /// What has to appear before the chain can be attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<String>,
+    /// What somebody else changed here since the last apply, repaired or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftStatus>,
+}
+
+/// What somebody else changed on a hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DriftStatus {
+    /// What it was, the last time.
+    pub kind: DriftKind,
+    /// One line: what was found, and what is or was done about it.
+    pub message: String,
+    /// When it was found, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// Whether the hook is as the document wants it again.
+    pub repaired: bool,
+    /// How often it was repaired since the last apply.
+    pub repairs: u32,
+    /// When it is repaired next, in milliseconds since the Unix epoch; `None`: it is repaired
+    /// already, or left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_repair_unix_ms: Option<u64>,
+}
+
+/// What somebody else did to a hook. Stable: scripts may match on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DriftKind {
+    /// The link was detached; nothing runs on the interface.
+    Detached,
+    /// The link runs another program.
+    Replaced,
+    /// A program that is not ours is attached where ours was.
+    Displaced,
+    /// The link or the chain was unpinned.
+    Unpinned,
+    /// The maps of a program of the chain were unpinned.
+    MapsUnpinned,
+}
+
+impl fmt::Display for DriftKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Detached => "detached",
+            Self::Replaced => "replaced",
+            Self::Displaced => "displaced",
+            Self::Unpinned => "unpinned",
+            Self::MapsUnpinned => "maps unpinned",
+        })
+    }
 }
 
 /// How a hook stands.
@@ -86,6 +139,10 @@ pub enum HookState {
     Outdated,
     /// Nothing of ours runs there.
     Absent,
+    /// Its interface is not there: the chain is attached when it appears.
+    Pending,
+    /// Somebody else changed what runs there; `drift` says what.
+    Drifted,
 }
 
 /// The one program that the kernel sees.
@@ -139,8 +196,9 @@ pub struct MemberStatus {
 /// A program on an interface that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ForeignProgram {
-    /// The interface.
-    pub interface: InterfaceName,
+    /// The interface: `NAME`, or `NAMESPACE/NAME`.
+    #[schema(value_type = String)]
+    pub interface: InterfaceId,
     /// The program.
     pub attachment: Attachment,
     /// A guess at whose it is.

@@ -26,6 +26,8 @@ pub struct Interface {
     pub loopback: bool,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Whether it is set up (`IFF_UP`).
+    pub up: bool,
     /// The XDP program attached to it: the kernel's id, and where.
     pub xdp: Option<(u32, AttachMode)>,
 }
@@ -107,6 +109,7 @@ fn interface(link: &LinkMessage) -> Option<(InterfaceName, Interface)> {
         index: link.header.index,
         loopback: link.header.flags.contains(LinkFlags::Loopback),
         mtu: 0,
+        up: link.header.flags.contains(LinkFlags::Up),
         xdp: None,
     };
     for attribute in &link.attributes {

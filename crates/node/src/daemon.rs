@@ -99,7 +99,7 @@ pub fn run(
     let run_engine = move || {
         // Dropped when the thread ends, however it ends.
         let _alive: oneshot::Sender<()> = alive;
-        engine.run(messages, ready);
+        engine.run(&messages, ready);
     };
     let start = |what| move |source| DaemonError::Start { what, source };
     thread::Builder::new().name("engine".into()).spawn(run_engine).map_err(start("the engine"))?;

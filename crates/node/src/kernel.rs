@@ -9,7 +9,7 @@ use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
 use pointsman_model::plan::{BuildChain, ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
-use pointsman_model::{Fingerprint, HookId, InterfaceName, ProgramName};
+use pointsman_model::{Fingerprint, HookId, InterfaceId, InterfaceName, ProgramName};
 use pointsman_plan as plan;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ impl LinuxKernel {
         Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
     }
 
-    fn interfaces(&mut self) -> Result<BTreeMap<InterfaceName, ObservedInterface>, KernelError> {
+    fn interfaces(&mut self) -> Result<BTreeMap<InterfaceId, ObservedInterface>, KernelError> {
         let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
         self.native.retain(|(name, index), _| found.get(name).is_some_and(|i| i.index == *index));
         let mut observed = BTreeMap::new();
@@ -58,9 +58,10 @@ impl LinuxKernel {
                 native_xdp,
                 loopback: interface.loopback,
                 mtu: interface.mtu,
+                up: interface.up,
                 attached,
             };
-            observed.insert(name, interface);
+            observed.insert(name.into(), interface);
         }
         Ok(observed)
     }
@@ -138,6 +139,7 @@ impl Kernel for LinuxKernel {
     fn observe(&mut self) -> Result<Observed, KernelError> {
         Ok(Observed {
             interfaces: self.interfaces()?,
+            unreachable: BTreeMap::new(),
             hooks: self.store.hooks().map_err(failed)?,
             programs: self.store.programs().map_err(failed)?,
         })
@@ -164,6 +166,7 @@ impl Kernel for LinuxKernel {
         };
         let rounding = self.caps.stack_rounding;
         match step {
+            Step::RenameHook(step) => self.store.rename_hook(&step.from, &step.to),
             Step::PrepareProgram(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;
                 let known = known(objects, &step.fingerprint);

@@ -172,7 +172,7 @@ fn an_object_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn a_foreign_program_a_missing_interface_and_loopback_are_refused_by_name() {
+fn a_foreign_program_and_loopback_are_refused_by_name_and_a_missing_interface_is_waited_for() {
     let host = TestHost::new();
     host.shared.sim().attach_foreign(&common::interface("b"), "xdp_dispatcher", AttachMode::Skb);
     host.shared.sim().add_loopback(&common::interface("lo"));
@@ -181,14 +181,14 @@ fn a_foreign_program_a_missing_interface_and_loopback_are_refused_by_name() {
     wanted["interfaces"]["lo"]["xdp"]["mode"] = json!("native");
     let report = node.apply(&wanted).unwrap();
     let reasons: Vec<_> = report.refusals.iter().map(|r| r.reason).collect();
-    use RefusalReason::{ForeignProgram, InterfaceMissing, ModeUnsupported};
-    assert_eq!(reasons, [ForeignProgram, InterfaceMissing, ModeUnsupported]);
+    use RefusalReason::{ForeignProgram, ModeUnsupported};
+    assert_eq!(reasons, [ForeignProgram, ModeUnsupported]);
     let status = node.status();
     assert_eq!(status.foreign[0].owner, "libxdp or bpfman");
     assert_eq!(status.foreign[0].interface, common::interface("b"));
     let states: Vec<_> = status.hooks.iter().map(|h| h.state).collect();
-    use HookState::{Absent, Running};
-    assert_eq!(states, [Running, Absent, Absent, Absent]);
+    use HookState::{Absent, Pending, Running};
+    assert_eq!(states, [Running, Absent, Pending, Absent]);
     wanted["generation"] = json!(2);
     wanted["interfaces"]["lo"]["xdp"]["mode"] = json!("skb");
     node.apply(&wanted).unwrap();
@@ -200,7 +200,8 @@ fn a_foreign_program_a_missing_interface_and_loopback_are_refused_by_name() {
 fn where_every_hook_is_refused_the_document_is_still_in_force() {
     let host = TestHost::new();
     let node = host.start();
-    let report = node.apply(&document(3, &[("gone", "c")])).unwrap();
+    host.shared.sim().attach_foreign(&common::interface("b"), "theirs", AttachMode::Skb);
+    let report = node.apply(&document(3, &[("b", "c")])).unwrap();
     assert_eq!(report.outcome, ApplyOutcome::Refused);
     assert_eq!(node.status().generation, Some(3));
     assert_eq!(

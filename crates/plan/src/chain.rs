@@ -6,7 +6,7 @@ use pointsman_model::chain::{ChainSpec, Form, MemberSpec};
 use pointsman_model::document::{ChainEntry, XdpSpec};
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::plan::{Note, Refusal, RefusalReason};
-use pointsman_model::{HookId, InterfaceName, ProgramName};
+use pointsman_model::{HookId, ProgramName};
 
 /// A chain that can be built, and what is worth knowing of it.
 #[derive(Debug)]
@@ -47,16 +47,6 @@ pub(crate) fn chain(
     Ok(Chain { spec: ChainSpec { members, frags }, notes })
 }
 
-/// The JSON pointer of an interface in the document.
-pub(crate) fn pointer(interface: &InterfaceName) -> String {
-    format!("/interfaces/{}", escape(interface.as_str()))
-}
-
-/// Escapes one token of a JSON pointer (RFC 6901).
-fn escape(token: &str) -> String {
-    token.replace('~', "~0").replace('/', "~1")
-}
-
 /// A place in a chain with its program.
 struct Candidate<'a> {
     entry: &'a ChainEntry,
@@ -94,7 +84,7 @@ fn unusable(hook: &HookId, name: &ProgramName, problem: &ProgramProblem) -> Refu
     let ProgramProblem { message, log } = problem;
     Refusal {
         reason: RefusalReason::ProgramUnusable,
-        pointer: format!("/programs/{}", escape(name.as_str())),
+        pointer: format!("/programs/{name}"),
         hook: Some(hook.clone()),
         program: Some(name.clone()),
         message: message.clone(),
@@ -113,7 +103,7 @@ fn does_not_fit(hook: &HookId, members: &[Candidate<'_>], problem: &DoesNotFit) 
     let named = guilty.and_then(|guilty| members.iter().find(|m| m.name().as_str() == guilty));
     Refusal {
         reason: RefusalReason::DoesNotFit,
-        pointer: format!("{}/xdp/chain", pointer(&hook.interface)),
+        pointer: format!("{}/xdp/chain", hook.interface.pointer()),
         hook: Some(hook.clone()),
         program: named.map(|member| member.name().clone()),
         message: problem.to_string(),

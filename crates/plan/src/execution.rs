@@ -65,6 +65,9 @@ impl Failures {
                 self.hooks.contains(&build.chain.hook)
                     || members.any(|m| self.has(&(m.program.clone(), m.fingerprint.clone())))
             }
+            Step::RenameHook(rename) => {
+                self.hooks.contains(&rename.from) || self.hooks.contains(&rename.to)
+            }
             _ => match (step.hook(), step.program()) {
                 (Some(hook), _) => self.hooks.contains(hook),
                 (None, Some((program, fingerprint))) => {
@@ -81,6 +84,9 @@ impl Failures {
 
     fn record(&mut self, step: &Step) {
         self.hooks.extend(step.hook().cloned());
+        if let Step::RenameHook(rename) = step {
+            self.hooks.insert(rename.from.clone());
+        }
         let load =
             step.program().map(|(program, fingerprint)| (program.clone(), fingerprint.clone()));
         self.programs.extend(load);

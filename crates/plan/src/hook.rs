@@ -2,8 +2,8 @@
 
 use crate::catalog::{Catalog, Load, Usable};
 use crate::chain::{Chain, chain, list};
-use crate::place::{Place, Way, place};
-use crate::standing::{Running, Standing};
+use crate::place::{Hindrance, Place, Way, place};
+use crate::standing::Standing;
 use crate::{Caps, Options};
 use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
 use pointsman_model::document::{Engine, XdpSpec};
@@ -49,10 +49,18 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
     let engine = engine(xdp.engine, context.caps);
     match (chain, place) {
         (Ok(chain), Ok(place)) => accept(hook, standing, chain, place, engine, context),
+        (Ok(_), Err(Hindrance::Pending(why))) => {
+            let mut plan = keep(hook, xdp, standing, HookChange::Pending, engine, context);
+            plan.diff.pending = Some(why);
+            plan
+        }
         (chain, place) => {
-            let mut refusals = chain.err().unwrap_or_default();
-            refusals.extend(place.err().map(|obstacle| obstacle.refusal(hook)));
-            refuse(hook, xdp, standing, refusals, engine, context)
+            let mut plan = keep(hook, xdp, standing, HookChange::Refused, engine, context);
+            plan.refusals = chain.err().unwrap_or_default();
+            if let Err(Hindrance::Obstacle(obstacle)) = place {
+                plan.refusals.push(obstacle.refusal(hook));
+            }
+            plan
         }
     }
 }
@@ -76,6 +84,7 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
             after: None,
             mode: None,
             engine: String::new(),
+            pending: None,
         },
         refusals: Vec::new(),
         notes: Vec::new(),
@@ -127,8 +136,9 @@ fn accept(
             change: HookChange::Unchanged,
             before,
             after: Some(spec.clone()),
-            mode: Some(place.mode),
+            mode: place.mode,
             engine,
+            pending: None,
         },
         refusals: Vec::new(),
         notes,
@@ -138,34 +148,32 @@ fn accept(
         uses: Some(uses),
     };
     if equal && lost.is_empty() {
-        plan.cleanup = retire(hook, pins, live(standing));
+        plan.cleanup = retire(hook, pins, standing.live());
         return plan;
     }
     let chain = ChainId { hook: hook.clone(), sequence: next_sequence(pins) };
-    let detach = |opens_gap| Step::Detach(Detach { hook: hook.clone(), opens_gap });
-    let attach = Step::Attach(Attach {
-        chain: chain.clone(),
-        interface_index: place.interface_index,
-        mode: place.mode,
-    });
+    let attach = |interface_index, mode| {
+        Step::Attach(Attach { chain: chain.clone(), interface_index, mode })
+    };
     (plan.diff.change, plan.visible) = match place.way {
-        Way::Attach => (HookChange::Attach, vec![attach]),
-        Way::Replace => (HookChange::Attach, vec![detach(false), attach]),
-        Way::Move => (HookChange::Attach, vec![detach(true), attach]),
+        Way::Attach(index, mode) => (HookChange::Attach, vec![attach(index, mode)]),
         Way::Swap => (HookChange::Swap, vec![Step::Swap(Swap { chain: chain.clone() })]),
-        Way::Reattach => (HookChange::Reattach, vec![detach(true), attach]),
+        Way::Reattach(index, mode) => {
+            let detach = Step::Detach(Detach { hook: hook.clone(), opens_gap: true });
+            (HookChange::Reattach, vec![detach, attach(index, mode)])
+        }
     };
     plan.build = Some(BuildChain { chain, generation: context.generation, spec });
     plan.cleanup = retire(hook, pins, None);
     plan
 }
 
-/// A refused hook stays exactly as it is, leftovers included.
-fn refuse(
+/// A hook that is refused or pending stays exactly as it is, leftovers included.
+fn keep(
     hook: &HookId,
     xdp: &XdpSpec,
     standing: Standing<'_>,
-    refusals: Vec<Refusal>,
+    change: HookChange,
     engine: String,
     context: &Context<'_>,
 ) -> HookPlan {
@@ -173,13 +181,14 @@ fn refuse(
     HookPlan {
         diff: HookDiff {
             hook: hook.clone(),
-            change: HookChange::Refused,
+            change,
             after: before.clone(),
             before,
             mode: standing.mode(),
             engine,
+            pending: None,
         },
-        refusals,
+        refusals: Vec::new(),
         notes: Vec::new(),
         build: None,
         visible: Vec::new(),
@@ -188,7 +197,7 @@ fn refuse(
     }
 }
 
-/// What a refused hook must not lose: the programs of the chains that it keeps, and those that
+/// What such a hook must not lose: the programs of the chains that it keeps, and those that
 /// the document wants there, so that their maps are still there when the obstacle is gone.
 fn kept(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> Option<BTreeSet<Load>> {
     let wanted = xdp.chain.iter().filter_map(|entry| context.catalog.get(&entry.program).ok());
@@ -215,13 +224,6 @@ fn lost_programs<'a>(spec: &'a ChainSpec, observed: &Observed) -> Vec<&'a Progra
         !observed.programs.contains_key(&load)
     });
     lost.map(|member| &member.program).collect()
-}
-
-fn live(standing: Standing<'_>) -> Option<Sequence> {
-    match standing {
-        Standing::Running(_, Running { chain, .. }) => chain.map(|(sequence, _)| sequence),
-        _ => None,
-    }
 }
 
 /// Later than every chain there ever was, so that counters are folded once and in order.

@@ -15,6 +15,7 @@
 mod catalog;
 mod chain;
 mod execution;
+mod follow;
 mod guard;
 mod hook;
 mod place;

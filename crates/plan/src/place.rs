@@ -1,40 +1,45 @@
 //! Where a chain goes: the interface, the mode, and whether it can get there without a gap.
 
 use crate::Options;
-use crate::chain::pointer;
-use crate::standing::{Running, Standing, owner};
-use pointsman_model::HookId;
+use crate::standing::{Running, Standing};
 use pointsman_model::document::Mode;
 use pointsman_model::observed::{
     AttachMode, Attachment, Observed, ObservedInterface, ObservedLink,
 };
 use pointsman_model::plan::{Refusal, RefusalReason};
+use pointsman_model::{HookId, InterfaceId};
 
 /// Where a chain goes, and how it gets there.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) interface_index: u32,
-    pub(crate) mode: AttachMode,
     pub(crate) way: Way,
+    /// `None`: the chain runs where it cannot be seen, and keeps its mode.
+    pub(crate) mode: Option<AttachMode>,
     pub(crate) note: Option<String>,
 }
 
 /// How a new chain takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Nothing is attached.
-    Attach,
-    /// Nothing is attached, and a link that has lost its interface is in the way.
-    Replace,
-    /// Nothing is attached here; the link in the way runs elsewhere, and its chain ends there.
-    Move,
+    /// Nothing is attached to the interface of this number. A link of the hook that is dead, or
+    /// runs elsewhere, goes.
+    Attach(u32, AttachMode),
     /// A chain of ours runs and is replaced without a gap.
     Swap,
     /// A chain of ours runs in another mode: it must go before the new one can come.
-    Reattach,
+    Reattach(u32, AttachMode),
 }
 
 /// Why a chain cannot go where it is wanted.
+#[derive(Debug)]
+pub(crate) enum Hindrance {
+    /// The interface is not there yet: one line that names what is missing.
+    Pending(String),
+    /// It would have to be changed by somebody.
+    Obstacle(Obstacle),
+}
+
+/// What stands in the way of a chain.
 #[derive(Debug)]
 pub(crate) struct Obstacle {
     reason: RefusalReason,
@@ -48,7 +53,7 @@ impl Obstacle {
         let Self { reason, inner, message } = self;
         Refusal {
             reason,
-            pointer: format!("{}{inner}", pointer(&hook.interface)),
+            pointer: format!("{}{inner}", hook.interface.pointer()),
             hook: Some(hook.clone()),
             program: None,
             message,
@@ -64,42 +69,32 @@ pub(crate) fn place(
     standing: Standing<'_>,
     observed: &Observed,
     options: Options,
-) -> Result<Place, Obstacle> {
+) -> Result<Place, Hindrance> {
     let name = &hook.interface;
-    let obstacle = |reason, inner, message| Obstacle { reason, inner, message };
+    let obstacle =
+        |reason, inner, message| Hindrance::Obstacle(Obstacle { reason, inner, message });
     let unsupported = |message| obstacle(RefusalReason::ModeUnsupported, "/xdp/mode", message);
     match standing {
-        Standing::Missing => Err(obstacle(
-            RefusalReason::InterfaceMissing,
-            "",
-            format!(
-                "interface {name} does not exist in this network namespace; create it, or take it \
-                 out of the document"
-            ),
-        )),
-        Standing::Foreign(interface, attachment) => {
-            let message = match owner(observed, interface, attachment) {
-                Some(owner) => renamed(hook, owner),
-                None => foreign(hook, attachment),
-            };
-            Err(obstacle(RefusalReason::ForeignProgram, "/xdp", message))
+        Standing::Missing => Err(Hindrance::Pending(missing(hook, observed))),
+        Standing::Away(running) => {
+            let note = Some(away(hook, observed, running.link));
+            Ok(Place { way: Way::Swap, mode: running.mode, note })
         }
-        Standing::Astray(interface, link) if !options.allow_gap => {
-            let message = astray(hook, observed, interface, link);
-            Err(obstacle(RefusalReason::NeedsGap, "/xdp", message))
+        Standing::Foreign(attachment) => {
+            Err(obstacle(RefusalReason::ForeignProgram, "/xdp", foreign(hook, attachment)))
         }
         Standing::Vacant(interface)
         | Standing::Dead(interface)
         | Standing::Astray(interface, _) => {
             let Chosen { mode, note } = choose(hook, mode, interface).map_err(unsupported)?;
-            let way = match standing {
-                Standing::Dead(_) => Way::Replace,
-                Standing::Astray(..) => Way::Move,
-                _ => Way::Attach,
+            let note = match standing {
+                Standing::Astray(_, link) => Some(astray(hook, observed, link)),
+                _ => note,
             };
-            Ok(Place { interface_index: interface.index, mode, way, note })
+            Ok(Place { way: Way::Attach(interface.index, mode), mode: Some(mode), note })
         }
         Standing::Running(interface, Running { mode: now, .. }) => {
+            let now = now.expect("invariant: a running link's interface says its mode");
             let Chosen { mode: to, note } = match (mode, now) {
                 (Mode::Auto, now) => keep(hook, interface, now),
                 (Mode::Native, AttachMode::Native) => AttachMode::Native.into(),
@@ -107,8 +102,11 @@ pub(crate) fn place(
                     choose(hook, mode, interface).map_err(unsupported)?
                 }
             };
-            let way = if now == to { Way::Swap } else { Way::Reattach };
-            if way == Way::Reattach && !options.allow_gap {
+            let way = match now == to {
+                true => Way::Swap,
+                false => Way::Reattach(interface.index, to),
+            };
+            if way != Way::Swap && !options.allow_gap {
                 let message = format!(
                     "the chain on {name} is attached in {now} mode, and {to} mode needs it \
                      detached first: packets would pass without a chain for a moment; allow that \
@@ -116,7 +114,7 @@ pub(crate) fn place(
                 );
                 return Err(obstacle(RefusalReason::NeedsGap, "/xdp/mode", message));
             }
-            Ok(Place { interface_index: interface.index, mode: to, way, note })
+            Ok(Place { way, mode: Some(to), note })
         }
     }
 }
@@ -185,33 +183,47 @@ fn foreign(hook: &HookId, attachment: &Attachment) -> String {
     )
 }
 
-fn astray(
-    hook: &HookId,
-    observed: &Observed,
-    interface: &ObservedInterface,
-    link: &ObservedLink,
-) -> String {
+fn missing(hook: &HookId, observed: &Observed) -> String {
+    let InterfaceId { namespace, name } = &hook.interface;
+    let Some(namespace) = namespace else {
+        return format!("interface {name} does not exist in the daemon's network namespace");
+    };
+    match observed.unreachable.get(namespace) {
+        Some(why) => format!("network namespace {namespace} cannot be looked into: {why}"),
+        None => format!("interface {name} does not exist in network namespace {namespace}"),
+    }
+}
+
+fn away(hook: &HookId, observed: &Observed, link: &ObservedLink) -> String {
     let name = &hook.interface;
-    let index = link.interface_index;
-    let at = observed.interfaces.iter().find(|(_, other)| other.index == index);
-    match at {
-        Some((elsewhere, _)) if index != interface.index => format!(
-            "the chain of {hook} runs on {elsewhere}: that interface was renamed, and {name} is \
-             another one; to attach here takes the chain off {elsewhere}; allow that with `apply \
-             --allow-gap`"
+    let unreachable = |namespace| observed.unreachable.get(namespace);
+    if let Some(why) = name.namespace.as_ref().and_then(unreachable) {
+        return format!(
+            "the chain of {name} runs on, and its network namespace cannot be looked into: {why}"
+        );
+    }
+    match observed.interface_of(link) {
+        Some((now, _)) => format!(
+            "{name} is called {now} now, and its chain runs on there; it stays until an interface \
+             {name} appears, or the document names {now}"
         ),
-        _ => format!(
-            "the pinned link of {hook} says that it runs on {name}, and {name} says that nothing \
-             is attached: the chain may run in another network namespace; to attach here ends it \
-             there; allow that with `apply --allow-gap`"
+        None => format!(
+            "{name} was moved to another network namespace, and its chain runs on there; it stays \
+             until an interface {name} appears, or the document does not name it any more"
         ),
     }
 }
 
-fn renamed(hook: &HookId, owner: &HookId) -> String {
-    let (name, before) = (&hook.interface, &owner.interface);
-    format!(
-        "{name} carries the chain of {owner}, attached before the interface was renamed; once \
-         {before} is out of the document and that is applied, apply again"
-    )
+fn astray(hook: &HookId, observed: &Observed, link: &ObservedLink) -> String {
+    let name = &hook.interface;
+    match observed.interface_of(link) {
+        Some((now, _)) => format!(
+            "the interface that was {name} is called {now} now, which the document does not name; \
+             its chain ends there and is attached to the {name} of today"
+        ),
+        None => format!(
+            "the interface that was {name} is in another network namespace now; its chain ends \
+             there and is attached to the {name} of today"
+        ),
+    }
 }

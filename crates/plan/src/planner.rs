@@ -1,13 +1,14 @@
 //! A whole plan, put together from its hooks.
 
 use crate::catalog::{Catalog, Load, used};
+use crate::follow::follow;
 use crate::hook::{Context, HookPlan, remove, want};
 use crate::programs::{losses, prepare, release};
 use crate::{Caps, Options, Wanted};
 use pointsman_model::HookId;
 use pointsman_model::document::XdpSpec;
 use pointsman_model::observed::Observed;
-use pointsman_model::plan::{Note, Plan, Step};
+use pointsman_model::plan::{HookChange, HookDiff, Note, Plan, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Plans the way from what is there to what is wanted.
@@ -19,13 +20,15 @@ use std::collections::{BTreeMap, BTreeSet};
 pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Options) -> Plan {
     let document = wanted.document;
     let catalog = Catalog::new(wanted);
-    let context =
-        Context { generation: document.generation, catalog: &catalog, observed, caps, options };
     let chains: BTreeMap<HookId, &XdpSpec> = document
         .interfaces
         .iter()
         .filter_map(|(name, interface)| Some((HookId::xdp(name.clone()), interface.xdp.as_ref()?)))
         .collect();
+    let (renames, observed) = follow(|hook| chains.contains_key(hook), observed);
+    let observed = &*observed;
+    let context =
+        Context { generation: document.generation, catalog: &catalog, observed, caps, options };
     let hooks: BTreeSet<&HookId> = chains.keys().chain(observed.hooks.keys()).collect();
     let hooks: Vec<HookPlan> = hooks
         .into_iter()
@@ -35,15 +38,17 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
         })
         .collect();
 
-    // Maps are filled for what runs afterwards; a refused hook gets nothing new.
+    // Maps are filled for what runs afterwards; a refused or pending hook gets nothing new.
+    let stays = |diff: &HookDiff| matches!(diff.change, HookChange::Refused | HookChange::Pending);
     let running: BTreeSet<&Load> = hooks
         .iter()
-        .filter(|hook| hook.refusals.is_empty())
+        .filter(|hook| !stays(&hook.diff))
         .flat_map(|hook| hook.uses.iter().flatten())
         .collect();
     let mut notes = unused(wanted);
     notes.extend(losses(&hooks, &catalog, observed));
-    let steps = prepare(&running, &catalog, observed);
+    let mut steps = renames;
+    steps.extend(prepare(&running, &catalog, observed));
     assemble(document.generation, steps, notes, hooks, observed)
 }
 

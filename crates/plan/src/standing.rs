@@ -9,26 +9,33 @@ use pointsman_model::observed::{
 /// How a hook stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Standing<'a> {
-    /// The interface does not exist. There may be pins from when it did.
+    /// The interface does not exist, and no chain of the hook runs. There may be pins from when it
+    /// did.
     Missing,
+    /// The interface does not exist, and the hook's chain runs on: its interface was renamed, or
+    /// moved to another network namespace.
+    Away(Running<'a>),
     /// Nothing is attached, and no link of ours is pinned.
     Vacant(&'a ObservedInterface),
-    /// Nothing is attached, and the pinned link is on an interface that is gone.
+    /// Nothing is attached, and the pinned link is detached: its interface is gone, or somebody
+    /// detached it.
     Dead(&'a ObservedInterface),
-    /// Nothing is attached, and the pinned link runs elsewhere: its interface was renamed and this
-    /// one got its name, or the kernel says two things at once.
+    /// Nothing is attached, and the pinned link runs elsewhere: its interface was renamed or moved,
+    /// and this one got its name.
     Astray(&'a ObservedInterface, &'a ObservedLink),
     /// Our link runs on the interface.
     Running(&'a ObservedInterface, Running<'a>),
     /// Something that is not this hook's is attached.
-    Foreign(&'a ObservedInterface, &'a Attachment),
+    Foreign(&'a Attachment),
 }
 
 /// What our link runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running<'a> {
-    /// Where it is attached.
-    pub(crate) mode: AttachMode,
+    /// The link.
+    pub(crate) link: &'a ObservedLink,
+    /// Where it is attached; `None`: on an interface that cannot be seen from here.
+    pub(crate) mode: Option<AttachMode>,
     /// The chain; `None`: the program is none of the pinned chains.
     pub(crate) chain: Option<(Sequence, Option<&'a ChainRecord>)>,
 }
@@ -37,56 +44,51 @@ impl<'a> Standing<'a> {
     pub(crate) fn of(hook: &HookId, observed: &'a Observed) -> Self {
         let pins = observed.hooks.get(hook);
         let link = pins.and_then(|pins| pins.link.as_ref());
-        let Some(interface) = observed.interfaces.get(&hook.interface) else {
-            return Self::Missing;
+        let running = |link: &'a ObservedLink| Running {
+            link,
+            mode: observed.interface_of(link).and_then(|(_, i)| Some(i.attached.as_ref()?.mode)),
+            chain: pins.and_then(live),
         };
-        let here = |link: &ObservedLink| link.interface_index == interface.index;
-        // An index that no interface has is in another namespace, and none of this document's.
-        let seen = |link: &ObservedLink| {
-            observed.interfaces.values().any(|other| other.index == link.interface_index)
+        let Some(interface) = observed.interfaces.get(&hook.interface) else {
+            return match link {
+                Some(link) if !link.is_detached() => Self::Away(running(link)),
+                _ => Self::Missing,
+            };
         };
         match (link, &interface.attached) {
-            (Some(link), Some(attached))
-                if here(link) && attached.program_id == link.program_id =>
-            {
-                let chain = pins.and_then(live);
-                Self::Running(interface, Running { mode: attached.mode, chain })
+            (Some(link), Some(_)) if link.runs_on(interface) => {
+                Self::Running(interface, running(link))
             }
-            (_, Some(attached)) => Self::Foreign(interface, attached),
-            (Some(link), None) if seen(link) => Self::Astray(interface, link),
+            (_, Some(attached)) => Self::Foreign(attached),
+            (Some(link), None) if !link.is_detached() => Self::Astray(interface, link),
             (Some(_), None) => Self::Dead(interface),
             (None, None) => Self::Vacant(interface),
         }
     }
 
-    /// The record of the chain that packets run through.
-    pub(crate) fn record(&self) -> Option<&'a ChainRecord> {
+    fn running(&self) -> Option<Running<'a>> {
         match self {
-            Self::Running(_, Running { chain: Some((_, record)), .. }) => *record,
+            Self::Running(_, running) | Self::Away(running) => Some(*running),
             _ => None,
         }
     }
 
+    /// The sequence number of the chain that packets run through.
+    pub(crate) fn live(&self) -> Option<Sequence> {
+        Some(self.running()?.chain?.0)
+    }
+
+    /// The record of the chain that packets run through.
+    pub(crate) fn record(&self) -> Option<&'a ChainRecord> {
+        self.running()?.chain?.1
+    }
+
     /// Where our chain is attached.
     pub(crate) fn mode(&self) -> Option<AttachMode> {
-        match self {
-            Self::Running(_, running) => Some(running.mode),
-            _ => None,
-        }
+        self.running()?.mode
     }
 }
 
 fn live(pins: &ObservedHook) -> Option<(Sequence, Option<&ChainRecord>)> {
     pins.live().map(|(sequence, chain)| (sequence, chain.record.as_ref()))
-}
-
-/// The hook whose link holds `attachment` on `interface`: ours, attached under another name, which
-/// the interface had before it was renamed.
-pub(crate) fn owner<'a>(
-    observed: &'a Observed,
-    interface: &ObservedInterface,
-    attachment: &Attachment,
-) -> Option<&'a HookId> {
-    let ours = ObservedLink { program_id: attachment.program_id, interface_index: interface.index };
-    observed.hooks.iter().find(|(_, pins)| pins.link.as_ref() == Some(&ours)).map(|(hook, _)| hook)
 }

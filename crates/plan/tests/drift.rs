@@ -6,6 +6,7 @@ mod common;
 
 use common::{Bench, chain, hook, host, interface, show, steps};
 use insta::assert_snapshot;
+use pointsman_model::NamespaceName;
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::observed::ObservedInterface;
 use pointsman_plan::Wanted;
@@ -20,15 +21,14 @@ fn an_interface_created_anew_gets_its_chain_without_a_gap_or_an_alarm() {
     host.remove_interface(&interface("eth0"));
     let missing = bench.plan(&bench.document(1, &wanted), &host);
     assert_snapshot!(show(&missing), @"
-    eth0/xdp: Refused none -> none -
-    refused eth0/xdp -: interface missing at /interfaces/eth0: interface eth0 does not exist in this network namespace; create it, or take it out of the document
+    eth0/xdp: Pending none -> none -
+      waits: interface eth0 does not exist in the daemon's network namespace
     ");
     host.add_interface(&interface("eth0"), Some(true));
     let anew = bench.apply(1, &wanted, &mut host);
     assert_snapshot!(show(&anew), @"
     eth0/xdp: Attach none -> [p] native
     step: build chain eth0/xdp#2 of 1 programs
-    step: detach eth0/xdp
     step: attach chain eth0/xdp#2 (native)
     step: retire chain eth0/xdp#1
     ");
@@ -45,47 +45,114 @@ fn an_interface_created_anew_gets_its_chain_without_a_gap_or_an_alarm() {
 }
 
 #[test]
-fn a_renamed_interface_is_told_from_a_foreign_program() {
+fn pins_follow_an_interface_to_its_new_name() {
     let (bench, mut host) = (Bench::with(&["p"]), host());
     bench.apply(1, &chain("eth0", &["10 p"]), &mut host);
     host.rename_interface(&interface("eth0"), &interface("wan0"));
     let wanted = chain("wan0", &["10 p"]);
     let plan = bench.apply(2, &wanted, &mut host);
     assert_snapshot!(steps(&plan, &bench), @"
-    eth0/xdp: Detach none -> none -
-    wan0/xdp: Refused none -> none -
-    step: detach eth0/xdp
-    step: retire chain eth0/xdp#1
-    step: release hook eth0/xdp
-    refused wan0/xdp -: foreign program at /interfaces/wan0/xdp: wan0 carries the chain of eth0/xdp, attached before the interface was renamed; once eth0 is out of the document and that is applied, apply again
+    wan0/xdp: Unchanged [p] -> [p] native
+    step: rename hook eth0/xdp to wan0/xdp
     ");
     bench.apply(2, &wanted, &mut host);
     assert!(bench.plan(&bench.document(2, &wanted), &host).is_converged());
 }
 
 #[test]
-fn a_chain_that_runs_elsewhere_is_not_taken_off_silently() {
+fn a_chain_stays_with_a_renamed_interface_until_its_name_is_taken() {
     let (mut bench, mut host) = (Bench::with(&["p"]), host());
     let wanted = chain("eth0", &["10 p"]);
     bench.apply(1, &wanted, &mut host);
     host.rename_interface(&interface("eth0"), &interface("wan0"));
-    host.add_interface(&interface("eth0"), Some(true));
-    let refused = bench.apply(1, &wanted, &mut host);
-    assert_snapshot!(show(&refused), @"
-    eth0/xdp: Refused none -> none -
-    refused eth0/xdp -: needs a gap at /interfaces/eth0/xdp: the chain of eth0/xdp runs on wan0: that interface was renamed, and eth0 is another one; to attach here takes the chain off wan0; allow that with `apply --allow-gap`
+    let away = bench.apply(1, &wanted, &mut host);
+    assert_snapshot!(show(&away), @"
+    eth0/xdp: Unchanged [p] -> [p] native
+    note eth0/xdp -: eth0 is called wan0 now, and its chain runs on there; it stays until an interface eth0 appears, or the document names wan0
+    ");
+    bench.program("p", 2);
+    let upgraded = bench.apply(2, &wanted, &mut host);
+    assert_snapshot!(steps(&upgraded, &bench), @"
+    eth0/xdp: Swap [p] -> [p] native
+    step: prepare program p
+    step: build chain eth0/xdp#2 of 1 programs
+    step: swap to chain eth0/xdp#2
+    step: retire chain eth0/xdp#1
+    step: release program p (5baddaabcc6e9f08)
+    note - p: program p is upgraded; no map contents are lost
+    note eth0/xdp -: eth0 is called wan0 now, and its chain runs on there; it stays until an interface eth0 appears, or the document names wan0
     ");
     assert!(matches!(host.runs(&interface("wan0")), Runs::Chain(..)));
-    bench.options.allow_gap = true;
-    let moved = bench.apply(1, &wanted, &mut host);
+    host.add_interface(&interface("eth0"), Some(true));
+    let moved = bench.apply(2, &wanted, &mut host);
     assert_snapshot!(show(&moved), @"
     eth0/xdp: Attach none -> [p] native
-    step: build chain eth0/xdp#2 of 1 programs
-    step: detach eth0/xdp (opens a gap)
-    step: attach chain eth0/xdp#2 (native)
-    step: retire chain eth0/xdp#1
+    step: build chain eth0/xdp#3 of 1 programs
+    step: attach chain eth0/xdp#3 (native)
+    step: retire chain eth0/xdp#2
+    note eth0/xdp -: the interface that was eth0 is called wan0 now, which the document does not name; its chain ends there and is attached to the eth0 of today
     ");
     assert_eq!(host.runs(&interface("wan0")), Runs::Nothing);
+}
+
+#[test]
+fn interfaces_that_exchange_their_names_keep_a_chain_all_along() {
+    let (bench, mut host) = (Bench::with(&["p", "q"]), host());
+    host.add_interface(&interface("eth1"), Some(true));
+    let wanted = json!({"eth0": {"xdp": {"chain": [{"program": "p"}]}},
+        "eth1": {"xdp": {"chain": [{"program": "q"}]}}});
+    bench.apply(1, &wanted, &mut host);
+    for (from, to) in [("eth0", "aside"), ("eth1", "eth0"), ("aside", "eth1")] {
+        host.rename_interface(&interface(from), &interface(to));
+    }
+    let plan = bench.apply(1, &wanted, &mut host);
+    assert_snapshot!(show(&plan), @"
+    eth0/xdp: Swap [q] -> [p] native
+    eth1/xdp: Swap [p] -> [q] native
+    step: rename hook eth0/xdp to eth1/xdp
+    step: build chain eth0/xdp#2 of 1 programs
+    step: build chain eth1/xdp#2 of 1 programs
+    step: swap to chain eth0/xdp#2
+    step: swap to chain eth1/xdp#2
+    step: retire chain eth0/xdp#1
+    step: retire chain eth1/xdp#1
+    ");
+    assert!(bench.plan(&bench.document(1, &wanted), &host).is_converged());
+}
+
+#[test]
+fn an_interface_in_another_namespace_is_waited_for_and_followed() {
+    let (bench, mut host) = (Bench::with(&["p"]), host());
+    let blue = NamespaceName::new("blue").unwrap();
+    host.hide(&blue, true);
+    let wanted = chain("blue/eth0", &["10 p"]);
+    assert_snapshot!(show(&bench.apply(1, &wanted, &mut host)), @"
+    blue/eth0/xdp: Pending none -> none -
+      waits: network namespace blue cannot be looked into: it is hidden
+    ");
+    host.hide(&blue, false);
+    assert_snapshot!(show(&bench.apply(1, &wanted, &mut host)), @"
+    blue/eth0/xdp: Pending none -> none -
+      waits: interface eth0 does not exist in network namespace blue
+    ");
+    host.rename_interface(&interface("eth0"), &interface("blue/eth0"));
+    assert_snapshot!(show(&bench.apply(1, &wanted, &mut host)), @"
+    blue/eth0/xdp: Attach none -> [p] native
+    step: prepare program p (5baddaabcc6e9f08)
+    step: build chain blue/eth0/xdp#1 of 1 programs
+    step: attach chain blue/eth0/xdp#1 (native)
+    ");
+    // Its pins stay what they are while nobody can see where it is.
+    host.hide(&blue, true);
+    assert_snapshot!(show(&bench.apply(1, &wanted, &mut host)), @"
+    blue/eth0/xdp: Unchanged [p] -> [p] -
+    note blue/eth0/xdp -: the chain of blue/eth0 runs on, and its network namespace cannot be looked into: it is hidden
+    ");
+    host.rename_interface(&interface("blue/eth0"), &interface("eth0"));
+    assert_snapshot!(show(&bench.apply(2, &chain("eth0", &["10 p"]), &mut host)), @"
+    eth0/xdp: Unchanged [p] -> [p] native
+    step: rename hook blue/eth0/xdp to eth0/xdp
+    ");
 }
 
 #[test]
@@ -108,17 +175,20 @@ fn what_link_and_interface_say_must_agree() {
     ");
     let nothing = plan_with(|eth0| eth0.attached = None);
     assert_snapshot!(show(&nothing), @"
-    eth0/xdp: Refused none -> none -
-    refused eth0/xdp -: needs a gap at /interfaces/eth0/xdp: the pinned link of eth0/xdp says that it runs on eth0, and eth0 says that nothing is attached: the chain may run in another network namespace; to attach here ends it there; allow that with `apply --allow-gap`
+    eth0/xdp: Attach none -> [p] native
+    step: build chain eth0/xdp#2 of 1 programs
+    step: attach chain eth0/xdp#2 (native)
+    step: retire chain eth0/xdp#1
+    note eth0/xdp -: the interface that was eth0 is in another network namespace now; its chain ends there and is attached to the eth0 of today
     ");
     // An index that no interface here has: deleted, or gone to another namespace.
     let dead = plan_with(|eth0| (eth0.attached, eth0.index) = (None, 77));
     assert_snapshot!(show(&dead), @"
     eth0/xdp: Attach none -> [p] native
     step: build chain eth0/xdp#2 of 1 programs
-    step: detach eth0/xdp
     step: attach chain eth0/xdp#2 (native)
     step: retire chain eth0/xdp#1
+    note eth0/xdp -: the interface that was eth0 is in another network namespace now; its chain ends there and is attached to the eth0 of today
     ");
 }
 

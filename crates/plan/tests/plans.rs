@@ -170,7 +170,6 @@ fn what_cannot_be_done_is_refused_and_the_rest_goes_on() {
     refused eth3~x/xdp deep: does not fit at /interfaces/eth3~0x/xdp/chain: the stack does not fit: deep needs 608 bytes below the chain's frame, and 480 of the kernel's 512 are left; use less stack there, or put it into a chain of its own
     refused eth9/xdp bad: program unusable at /programs/bad: bad: the verifier refuses it
     log: R1 invalid
-    refused eth9/xdp -: interface missing at /interfaces/eth9: interface eth9 does not exist in this network namespace; create it, or take it out of the document
     ");
     assert_eq!(plan.hooks[0].engine, "fused (as the document says)");
 }
@@ -342,7 +341,7 @@ fn preparing_comes_before_anything_packets_notice() {
         "eth1": {"xdp": {"chain": [{"program": "q"}]}}});
     let steps = bench.plan(&bench.document(2, &both), &host).steps;
     let rank = |step: &Step| match step {
-        Step::PrepareProgram(_) => 0,
+        Step::RenameHook(_) | Step::PrepareProgram(_) => 0,
         Step::SetMapEntries(_) => 1,
         Step::BuildChain(_) => 2,
         Step::Attach(_) | Step::Swap(_) | Step::Detach(_) => 3,

@@ -7,8 +7,8 @@ mod world;
 use pointsman_model::api::StepOutcome;
 use pointsman_model::chain::ChainSpec;
 use pointsman_model::observed::Observed;
-use pointsman_model::plan::{HookChange, Plan, Step};
-use pointsman_model::{HookId, InterfaceName, MapName, Sha256};
+use pointsman_model::plan::{HookChange, HookDiff, Plan, RenameHook, Step};
+use pointsman_model::{HookId, InterfaceId, MapName, Sha256};
 use pointsman_plan::simulator::{Fault, Runs, Simulator};
 use pointsman_plan::{Host, carry_out, drain};
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ struct World {
 /// What matters of a host when two ways to it are compared: not sequence numbers, nor ids.
 #[derive(Debug, PartialEq)]
 struct Essence {
-    runs: BTreeMap<InterfaceName, State>,
+    runs: BTreeMap<InterfaceId, State>,
     hooks: BTreeSet<HookId>,
     /// Entries of maps, and whether the maps still hold what they held before.
     programs: BTreeMap<common::Load, (BTreeMap<MapName, Sha256>, bool)>,
@@ -125,7 +125,7 @@ impl World {
             assert!(kept, "the maps of {program} lost their contents");
         }
         let mut hooks = wish.plan(&self.host).hooks.into_iter();
-        if hooks.all(|diff| diff.change != HookChange::Refused) {
+        if !hooks.any(|diff| stays(&diff)) {
             self.maps_lost = false;
         }
     }
@@ -149,10 +149,10 @@ impl World {
         for diff in &plan.hooks {
             let mut steps =
                 (0..results.len()).filter(|&at| plan.steps[at].hook() == Some(&diff.hook));
-            let changes = !matches!(diff.change, HookChange::Refused | HookChange::Unchanged);
+            let changes = !stays(diff) && diff.change != HookChange::Unchanged;
             if changes && steps.all(done) {
                 let expected = diff.after.as_ref();
-                let state = state(&self.host, &diff.hook.interface);
+                let state = state(&self.host, &place(&self.host, &diff.hook));
                 match (expected, state) {
                     (Some(spec), State::Chain(found, mode)) => {
                         assert_eq!((spec, &mode), (&found, &diff.mode.unwrap().to_string()));
@@ -178,10 +178,10 @@ impl World {
         let observed = self.host.observe();
         let mut used = BTreeSet::new();
         for diff in &plan.hooks {
-            let interface = &diff.hook.interface;
-            if diff.change == HookChange::Refused {
+            if stays(diff) {
                 continue;
             }
+            let interface = &place(&self.host, &diff.hook);
             let spec = diff.after.as_ref().expect("a hook that is not wanted is gone");
             let mode = diff.mode.unwrap().to_string();
             assert_eq!(state(&self.host, interface), State::Chain(spec.clone(), mode));
@@ -197,7 +197,7 @@ impl World {
                 }
             }
         }
-        if plan.refusals.is_empty() {
+        if !plan.hooks.iter().any(stays) {
             let pinned: BTreeSet<_> = observed.programs.keys().cloned().collect();
             assert_eq!(pinned, used, "nothing is pinned that no chain uses");
         }
@@ -225,7 +225,24 @@ impl World {
     }
 }
 
-fn state(host: &Simulator, interface: &InterfaceName) -> State {
+/// Whether the hook is refused or pending, and keeps what it has.
+fn stays(diff: &HookDiff) -> bool {
+    matches!(diff.change, HookChange::Refused | HookChange::Pending)
+}
+
+/// The interface of a hook: the one of its name, or else the one that had its name.
+fn place(host: &Simulator, hook: &HookId) -> InterfaceId {
+    let observed = host.observe();
+    let link = observed.hooks.get(hook).and_then(|hook| hook.link.as_ref());
+    match (observed.interfaces.contains_key(&hook.interface), link) {
+        (false, Some(link)) => {
+            observed.interface_of(link).map_or_else(|| hook.interface.clone(), |(id, _)| id.clone())
+        }
+        _ => hook.interface.clone(),
+    }
+}
+
+fn state(host: &Simulator, interface: &InterfaceId) -> State {
     match host.runs(interface) {
         Runs::Nothing => State::Nothing,
         Runs::Foreign(id) => State::Foreign(id),
@@ -234,11 +251,18 @@ fn state(host: &Simulator, interface: &InterfaceName) -> State {
 }
 
 /// What may run on each interface while a plan is carried out.
-struct Allowed(BTreeMap<InterfaceName, Vec<State>>);
+struct Allowed(BTreeMap<InterfaceId, Vec<State>>);
 
 impl Allowed {
     fn new(plan: &Plan, host: &Simulator) -> Self {
-        let observed = host.observe();
+        let mut observed = host.observe();
+        for step in &plan.steps {
+            if let Step::RenameHook(RenameHook { from, to }) = step {
+                let (moved, other) = (observed.hooks.remove(from), observed.hooks.remove(to));
+                observed.hooks.extend(moved.map(|hook| (to.clone(), hook)));
+                observed.hooks.extend(other.map(|hook| (from.clone(), hook)));
+            }
+        }
         let interfaces = observed.interfaces.iter().map(|(name, interface)| {
             let mut states = vec![state(host, name)];
             for diff in &plan.hooks {
@@ -249,12 +273,13 @@ impl Allowed {
                 let opens_gap = plan.steps.iter().any(
                     |step| matches!(step, Step::Detach(d) if d.hook == diff.hook && d.opens_gap),
                 );
-                if on_it && (diff.change == HookChange::Detach || opens_gap) {
+                // Or where the interface lost the name under which the document speaks of it.
+                let left = diff.change == HookChange::Attach && diff.hook.interface != *name;
+                if on_it && (diff.change == HookChange::Detach || opens_gap || left) {
                     states.push(State::Nothing);
                 }
-                if let (true, Some(spec), Some(mode)) =
-                    (diff.hook.interface == *name, &diff.after, diff.mode)
-                {
+                let here = diff.hook.interface == *name || on_it;
+                if let (true, Some(spec), Some(mode)) = (here, &diff.after, diff.mode) {
                     states.push(State::Chain(spec.clone(), mode.to_string()));
                 }
             }

@@ -9,7 +9,7 @@ use libbpf_rs::MapHandle;
 use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
 use pointsman_model::ids::HookKind;
 use pointsman_model::observed::{ObservedChain, ObservedHook, ObservedLink, ObservedProgram};
-use pointsman_model::{Fingerprint, HookId, InterfaceName, ProgramName, Verdicts};
+use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName, Verdicts};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -22,7 +22,7 @@ impl Store {
     pub fn hooks(&self) -> Result<BTreeMap<HookId, ObservedHook>, Error> {
         let mut hooks = BTreeMap::new();
         for file in pins::list(&self.root.join("hooks"))? {
-            let Ok(interface) = InterfaceName::new(pins::name_of(&file)) else { continue };
+            let Ok(interface) = InterfaceId::try_from(pins::name_of(&file)) else { continue };
             let hook = HookId { interface, kind: HookKind::Xdp };
             if pins::exists(&self.hook(&hook)) {
                 let observed = self.observe_hook(&hook)?;

@@ -121,7 +121,7 @@ impl Store {
     }
 
     fn hook(&self, hook: &HookId) -> PathBuf {
-        let interface = pins::file_name(hook.interface.as_str());
+        let interface = pins::file_name(&hook.interface.to_string());
         self.root.join("hooks").join(interface).join(hook.kind.to_string())
     }
 
@@ -226,7 +226,26 @@ impl Store {
         pinned
     }
 
-    /// Attaches a built chain.
+    /// Gives the pins of a hook another name; pins that bear it already get the first.
+    ///
+    /// # Errors
+    /// The kernel's answer; then both are as they were.
+    pub fn rename_hook(&self, from: &HookId, to: &HookId) -> Result<(), Error> {
+        let (old, new) = (self.hook(from), self.hook(to));
+        let failed = |e| Error::os(format!("rename the pins of {from} to {to}"), e);
+        if pins::exists(&new) {
+            pins::exchange(&old, &new).map_err(failed)
+        } else {
+            new.parent().map_or(Ok(()), pins::make_directory)?;
+            std::fs::rename(&old, &new).map_err(failed)?;
+            // An empty directory that stays bothers nobody.
+            drop(self.remove_if_empty(old.parent()));
+            Ok(())
+        }
+    }
+
+    /// Attaches a built chain, to an interface of the calling thread's network namespace. A link
+    /// of the hook that is pinned already, dead or on another interface, ends.
     ///
     /// # Errors
     /// The kernel's answer, and what it means.
@@ -242,6 +261,8 @@ impl Store {
             let hint = attach_hint(&e, mode);
             Error::os(format!("attach to {interface} ({mode} mode){hint}"), e)
         })?;
+        // Only now, so that an attach that is refused changes nothing.
+        self.detach(&chain.hook)?;
         link.pin(&self.hook(&chain.hook).join("link"))
     }
 

@@ -25,7 +25,9 @@ pub(super) async fn apply(
     output.answer(&report, |report, look| render::apply::apply(look, report))?;
     let refused = match report.outcome {
         ApplyOutcome::Partly | ApplyOutcome::Refused => true,
-        ApplyOutcome::Applied | ApplyOutcome::Unchanged => !report.refusals.is_empty(),
+        ApplyOutcome::Applied | ApplyOutcome::Pending | ApplyOutcome::Unchanged => {
+            !report.refusals.is_empty()
+        }
     };
     Ok(if refused { Exit::Refused } else { Exit::Done })
 }

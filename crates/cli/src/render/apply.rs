@@ -22,6 +22,7 @@ pub(crate) fn apply(look: Look, report: &ApplyReport) -> String {
     let (tone, how) = match outcome {
         ApplyOutcome::Unchanged => (Tone::Good, "unchanged, nothing had to be done"),
         ApplyOutcome::Applied => (Tone::Good, "applied"),
+        ApplyOutcome::Pending => (Tone::Warn, "in force, and waits for interfaces"),
         ApplyOutcome::Partly => (Tone::Bad, "applied in part, the rest was refused"),
         ApplyOutcome::Refused => (Tone::Bad, "refused, no hook was changed"),
     };
@@ -100,6 +101,7 @@ mod tests {
                     after: Some(after),
                     mode: Some(AttachMode::Native),
                     engine: "fused: this kernel has no freplace".into(),
+                    pending: None,
                 }],
             },
             refusals: vec![],

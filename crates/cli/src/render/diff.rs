@@ -18,13 +18,14 @@ pub(crate) enum Failed {
 
 /// One hook's part of a plan, and of what became of it.
 pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> String {
-    let HookDiff { hook, change, before, after, mode, engine } = diff;
+    let HookDiff { hook, change, before, after, mode, engine, pending } = diff;
     let (sign, tone, what) = match change {
         HookChange::Unchanged => (' ', Tone::Heading, "unchanged"),
         HookChange::Attach => ('+', Tone::Good, "attach a chain"),
         HookChange::Swap => ('~', Tone::Warn, "swap the chain"),
         HookChange::Reattach => ('!', Tone::Bad, "detach and attach again (opens a gap)"),
         HookChange::Detach => ('-', Tone::Bad, "take the chain away"),
+        HookChange::Pending => ('…', Tone::Warn, "pending: attached when its interface appears"),
         HookChange::Refused => ('!', Tone::Bad, "refused: stays as it is"),
     };
     if let Some(failed) = failed {
@@ -40,6 +41,9 @@ pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> Strin
         let _ = write!(text, "  {mode}");
     }
     text.push('\n');
+    if let Some(pending) = pending {
+        return text + "    " + pending + "\n";
+    }
     if matches!(change, HookChange::Unchanged | HookChange::Refused) {
         return text + &running(before.as_ref());
     }
@@ -273,6 +277,7 @@ mod tests {
             after: after.map(chain),
             mode: after.map(|_| AttachMode::Native),
             engine: after.map_or("", |_| "fused: this kernel has no freplace").to_owned(),
+            pending: None,
         };
         hook(PLAIN, &diff, None)
     }

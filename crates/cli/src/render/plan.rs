@@ -113,6 +113,7 @@ mod tests {
                     after: Some(before.clone()),
                     mode: Some(AttachMode::Skb),
                     engine: "fused: asked for".into(),
+                    pending: None,
                 },
                 HookDiff {
                     hook: samples::hook("eth0"),
@@ -121,6 +122,7 @@ mod tests {
                     after: Some(after),
                     mode: Some(AttachMode::Native),
                     engine: "fused: asked for".into(),
+                    pending: None,
                 },
             ],
         }
@@ -154,15 +156,15 @@ mod tests {
         refused.steps.clear();
         refused.hooks.truncate(1);
         refused.notes.clear();
-        refused.refusals.push(samples::missing_interface());
+        refused.refusals.push(samples::foreign_program());
         insta::assert_snapshot!(plan(PLAIN, &refused), @"
         plan for generation 43: 0 steps, 1 refusal
 
           eth1/xdp  unchanged  skb
             1 program: ports
 
-        refused: interface missing  hook eth9/xdp  at /interfaces/eth9
-          interface eth9 does not exist in this network namespace: create it, then apply again
+        refused: foreign program  hook eth9/xdp  at /interfaces/eth9/xdp
+          eth9 carries XDP program xdp_dispatcher (id 55, native), which is not ours and stays untouched
         ");
     }
 

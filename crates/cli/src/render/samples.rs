@@ -4,7 +4,7 @@ use crate::output::Look;
 use pointsman_model::chain::{ChainSpec, Form, MemberSpec};
 use pointsman_model::plan::{Refusal, RefusalReason};
 use pointsman_model::{
-    Action, EntryName, Fingerprint, HookId, InterfaceName, ProgramName, Sha256, Verdicts,
+    Action, EntryName, Fingerprint, HookId, InterfaceId, ProgramName, Sha256, Verdicts,
 };
 
 /// What a pipe gets.
@@ -17,8 +17,8 @@ pub(crate) fn program(name: &str) -> ProgramName {
     ProgramName::new(name).unwrap()
 }
 
-pub(crate) fn interface(name: &str) -> InterfaceName {
-    InterfaceName::new(name).unwrap()
+pub(crate) fn interface(name: &str) -> InterfaceId {
+    name.parse().unwrap()
 }
 
 pub(crate) fn hook(name: &str) -> HookId {
@@ -68,14 +68,14 @@ pub(crate) fn verifier_refusal() -> Refusal {
     }
 }
 
-pub(crate) fn missing_interface() -> Refusal {
+pub(crate) fn foreign_program() -> Refusal {
     Refusal {
-        reason: RefusalReason::InterfaceMissing,
-        pointer: "/interfaces/eth9".into(),
+        reason: RefusalReason::ForeignProgram,
+        pointer: "/interfaces/eth9/xdp".into(),
         hook: Some(hook("eth9")),
         program: None,
-        message: "interface eth9 does not exist in this network namespace: create it, then apply \
-                  again"
+        message: "eth9 carries XDP program xdp_dispatcher (id 55, native), which is not ours and \
+                  stays untouched"
             .into(),
         log: None,
     }

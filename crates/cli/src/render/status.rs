@@ -6,7 +6,8 @@ use super::table::{Column, cell, lines, table};
 use super::text::{Tone, count, given, grouped, indent, uptime, utc};
 use crate::output::Look;
 use pointsman_model::status::{
-    ForeignProgram, FusedProgram, HookState, HookStatus, MemberStatus, RefusedDocument, Status,
+    DriftStatus, ForeignProgram, FusedProgram, HookState, HookStatus, MemberStatus,
+    RefusedDocument, Status,
 };
 use std::fmt::Write as _;
 
@@ -78,11 +79,15 @@ fn hook(look: Look, status: &HookStatus) -> String {
         members,
         passed_end,
         refusals: refused,
+        pending,
+        drift,
     } = status;
     let (tone, state) = match state {
         HookState::Running => (Tone::Good, "running"),
         HookState::Outdated => (Tone::Warn, "outdated: an older chain runs"),
         HookState::Absent => (Tone::Bad, "absent: nothing of ours runs"),
+        HookState::Pending => (Tone::Warn, "pending: attached when its interface appears"),
+        HookState::Drifted => (Tone::Bad, "drifted: somebody else changed it"),
     };
     let mut text = look.paint(Tone::Heading, &hook.to_string());
     text += "  ";
@@ -100,6 +105,16 @@ fn hook(look: Look, status: &HookStatus) -> String {
         None => text += "  the interface is not there",
     }
     text.push('\n');
+    if let Some(pending) = pending {
+        let _ = writeln!(text, "  waits   {pending}");
+    }
+    if let Some(DriftStatus { kind, message, at_unix_ms, repairs, .. }) = drift {
+        let _ = writeln!(
+            text,
+            "  drift   {kind} at {}, repaired {repairs} times: {message}",
+            utc(*at_unix_ms)
+        );
+    }
     if !engine.is_empty() {
         let _ = writeln!(text, "  engine  {engine}");
     }
@@ -257,6 +272,8 @@ pub(crate) mod tests {
                 ],
                 passed_end: 1_234_567_890,
                 refusals: vec![],
+                pending: None,
+                drift: None,
             }],
             foreign: vec![],
             refusals: vec![],
@@ -313,7 +330,9 @@ pub(crate) mod tests {
             fused: None,
             members: vec![],
             passed_end: 0,
-            refusals: vec![samples::missing_interface()],
+            refusals: vec![samples::foreign_program()],
+            pending: None,
+            drift: None,
         });
         status.foreign.push(ForeignProgram {
             interface: samples::interface("eth5"),
@@ -351,8 +370,8 @@ pub(crate) mod tests {
             | invalid access to packet, off=0 size=1, R2(id=0,off=0,r=0)
 
         eth9/xdp  absent: nothing of ours runs  the interface is not there
-          refused: interface missing  hook eth9/xdp  at /interfaces/eth9
-            interface eth9 does not exist in this network namespace: create it, then apply again
+          refused: foreign program  hook eth9/xdp  at /interfaces/eth9/xdp
+            eth9 carries XDP program xdp_dispatcher (id 55, native), which is not ours and stays untouched
 
         not ours, never touched: 1 program
           eth5  native  id 55  xdp_dispatcher  owner: libxdp

@@ -8,13 +8,15 @@ mod raw;
 mod schema;
 mod strict;
 
-use crate::{ActionSet, EntryName, InterfaceName, MapName, NodeName, ProgramName, Sha256};
+use crate::{
+    ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
+};
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use strict::Fields;
 use utoipa::ToSchema;
 
@@ -41,8 +43,36 @@ pub struct Document {
     pub allow_empty: bool,
     /// The programs by name.
     pub programs: BTreeMap<ProgramName, ProgramSpec>,
+    /// Where the network namespaces of [`Self::interfaces`] are found.
+    pub namespaces: Namespaces,
     /// The interfaces by name.
-    pub interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
+    pub interfaces: BTreeMap<InterfaceId, InterfaceSpec>,
+}
+
+/// Network namespaces and where they are found.
+pub type Namespaces = BTreeMap<NamespaceName, NamespaceSpec>;
+
+/// Where a network namespace is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamespaceSpec {
+    /// Under `/run/netns`, as `ip netns` makes them.
+    Name(NamespaceName),
+    /// At a path.
+    Path(PathBuf),
+    /// Where a process is.
+    Pid(u32),
+}
+
+impl NamespaceSpec {
+    /// The file to open.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Name(name) => Path::new("/run/netns").join(name.as_str()),
+            Self::Path(path) => path.clone(),
+            Self::Pid(pid) => format!("/proc/{pid}/ns/net").into(),
+        }
+    }
 }
 
 /// One program as the operator wants it.
@@ -147,6 +177,8 @@ pub struct XdpSpec {
     pub engine: Engine,
     /// Where in the receive path.
     pub mode: Mode,
+    /// What happens when somebody else changes what is ours.
+    pub drift: DriftPolicy,
     /// The programs, in document order.
     pub chain: Vec<ChainEntry>,
 }
@@ -186,6 +218,17 @@ pub enum Mode {
     Native,
     /// After the socket buffer is made: any interface, slower.
     Skb,
+}
+
+/// What happens when somebody else detaches, replaces or unpins what is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DriftPolicy {
+    /// It is put right, at once and then ever more slowly if somebody keeps at it.
+    #[default]
+    Repair,
+    /// It is shown, and left until the next apply or start.
+    Leave,
 }
 
 /// One thing wrong with a document.
@@ -273,9 +316,22 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
             }
         }
     }
+    let mut namespaces = Namespaces::new();
+    for (name, Fields(namespace)) in raw.namespaces.0 {
+        match check_namespace(namespace) {
+            Ok(spec) => drop(namespaces.insert(name, spec)),
+            Err((inner, message)) => {
+                errors.push(error(&format!("/namespaces/{name}{inner}"), message));
+            }
+        }
+    }
     let mut interfaces = BTreeMap::new();
     for (name, Fields(interface)) in raw.interfaces.0 {
-        let at = format!("/interfaces/{}/xdp/chain", escape(name.as_str()));
+        if let Some(namespace) = &name.namespace {
+            let spec = || NamespaceSpec::Name(namespace.clone());
+            namespaces.entry(namespace.clone()).or_insert_with(spec);
+        }
+        let at = format!("{}/xdp/chain", name.pointer());
         let xdp = interface.xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
         interfaces.insert(name, InterfaceSpec { xdp });
     }
@@ -288,8 +344,25 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
         generation: raw.generation,
         allow_empty: raw.allow_empty,
         programs,
+        namespaces,
         interfaces,
     })
+}
+
+fn check_namespace(raw: raw::RawNamespace) -> Result<NamespaceSpec, (&'static str, &'static str)> {
+    /// `PID_MAX_LIMIT` of `linux/threads.h`.
+    const MAX_PID: u32 = 4 << 20;
+    let raw::RawNamespace { name, path, pid } = raw;
+    match (name, path, pid) {
+        (Some(name), None, None) => Ok(NamespaceSpec::Name(name)),
+        (None, Some(path), None) if path.starts_with('/') && !path.contains('\0') => {
+            Ok(NamespaceSpec::Path(path.into()))
+        }
+        (None, Some(_), None) => Err(("/path", "expected an absolute path")),
+        (None, None, Some(pid @ 1..=MAX_PID)) => Ok(NamespaceSpec::Pid(pid)),
+        (None, None, Some(_)) => Err(("/pid", "expected a number from 1 to 4194304")),
+        _ => Err(("", "expected exactly one of `name`, `path` and `pid`")),
+    }
 }
 
 impl ProgramSpec {
@@ -389,7 +462,7 @@ fn check_chain(
             enforce: entry.enforce,
         });
     }
-    XdpSpec { engine: raw.engine, mode: raw.mode, chain }
+    XdpSpec { engine: raw.engine, mode: raw.mode, drift: raw.drift, chain }
 }
 
 #[cfg(test)]

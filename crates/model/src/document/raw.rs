@@ -2,8 +2,10 @@
 //! the refusal of unknown fields; what one field says about another is checked in the parent.
 
 use super::strict::{Fields, StrictValue, UniqueMap};
-use super::{Builtin, Engine, Mode};
-use crate::{ActionSet, EntryName, InterfaceName, MapName, NodeName, ProgramName, Sha256};
+use super::{Builtin, DriftPolicy, Engine, Mode};
+use crate::{
+    ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
+};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
@@ -29,11 +31,16 @@ pub(super) struct RawDocument {
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawProgram>)]
     pub(super) programs: UniqueMap<ProgramName, Fields<RawProgram>>,
-    /// The interfaces and what runs on them. An interface that is not listed carries nothing of
-    /// ours.
+    /// Where other network namespaces are found. One that is not listed is the one of its name
+    /// under `/run/netns`, as `ip netns` makes them.
+    #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, RawNamespace>)]
+    pub(super) namespaces: UniqueMap<NamespaceName, Fields<RawNamespace>>,
+    /// The interfaces and what runs on them: `NAME` in the daemon's own network namespace,
+    /// `NAMESPACE/NAME` in another. An interface that is not listed carries nothing of ours.
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawInterface>)]
-    pub(super) interfaces: UniqueMap<InterfaceName, Fields<RawInterface>>,
+    pub(super) interfaces: UniqueMap<InterfaceId, Fields<RawInterface>>,
     #[serde(default, deserialize_with = "not_yet", rename = "companions")]
     #[schema(ignore)]
     _companions: (),
@@ -115,6 +122,21 @@ pub(super) struct RawEntry {
     pub(super) value: StrictValue,
 }
 
+/// Where a network namespace is found. Exactly one of `name`, `path` and `pid`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Namespace)]
+pub(super) struct RawNamespace {
+    /// Its name under `/run/netns`.
+    pub(super) name: Option<NamespaceName>,
+    /// An absolute path of a namespace file, such as `/proc/4711/ns/net` or a bind mount.
+    #[schema(pattern = "^/")]
+    pub(super) path: Option<String>,
+    /// The number of a process in it, as the daemon sees processes.
+    #[schema(minimum = 1, maximum = 4194304)]
+    pub(super) pid: Option<u32>,
+}
+
 /// What runs on one interface.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +169,10 @@ pub(super) struct RawXdp {
     #[serde(default)]
     #[schema(default = "auto")]
     pub(super) mode: Mode,
+    /// What happens when somebody else detaches, replaces or unpins what is ours here.
+    #[serde(default)]
+    #[schema(default = "repair")]
+    pub(super) drift: DriftPolicy,
     /// The chain's programs. Their order in this list does not matter: `priority` orders them.
     /// An empty list keeps an empty program attached, so that filling it again is one swap.
     #[schema(value_type = Vec<RawChainEntry>)]

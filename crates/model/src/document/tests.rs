@@ -51,7 +51,7 @@ fn a_good_document_is_read_whole() {
     let ddos = &document.programs[&ProgramName::new("ddos").unwrap()];
     assert_eq!(ddos.object, ObjectSource::Path("/srv/ddos.o".into(), None));
     assert_eq!(ddos.globals.len(), 4);
-    let xdp = document.interfaces[&InterfaceName::new("eth0").unwrap()].xdp.as_ref().unwrap();
+    let xdp = document.interfaces[&"eth0".parse().unwrap()].xdp.as_ref().unwrap();
     assert_eq!((xdp.engine, xdp.mode, xdp.chain.len()), (Engine::Fused, Mode::Skb, 2));
     assert!(!xdp.chain[0].enforce);
     // What is left out comes from here, and from nowhere else.

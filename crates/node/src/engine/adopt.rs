@@ -115,7 +115,7 @@ impl Engine {
         }
     }
 
-    fn accepted_document(&self, edition: &Edition) -> Result<Document, String> {
+    pub(super) fn accepted_document(&self, edition: &Edition) -> Result<Document, String> {
         let text = self.state.document(&edition.document).map_err(|error| error.to_string())?;
         Document::parse(&text).map_err(|errors| match errors.first() {
             Some(error) => format!("the accepted document is not valid any more: {error}"),

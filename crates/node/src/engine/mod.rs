@@ -6,6 +6,7 @@
 
 mod adopt;
 mod apply;
+mod check;
 mod outcome;
 mod status;
 
@@ -17,6 +18,7 @@ use crate::state::{StateError, StateFile};
 use crate::store::Store;
 use crate::watch;
 use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
+use pointsman_model::event::EventKind;
 use pointsman_model::plan::{HookDiff, Note, Plan, Refusal};
 use pointsman_model::status::{Counters, RefusedDocument, Status};
 use pointsman_model::{HookId, Sha256};
@@ -24,9 +26,13 @@ use pointsman_plan::Options;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
+
+/// How often the host is looked at when nothing tells of a change. Somebody who detaches a link
+/// makes the kernel tell nobody (net/core/dev.c, `bpf_xdp_link_detach`).
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where a reply goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -103,6 +109,8 @@ pub struct Engine {
     state_dir: PathBuf,
     started: Instant,
     last: LastPlan,
+    /// When the host is looked at next, should nothing happen before.
+    check_due: Instant,
     refused: Option<RefusedDocument>,
     watch_lost: Option<String>,
 }
@@ -156,6 +164,7 @@ impl Engine {
             state_dir: state_dir.to_owned(),
             started: Instant::now(),
             last: LastPlan::default(),
+            check_due: Instant::now() + CHECK_INTERVAL,
             refused: None,
             watch_lost: None,
         }
@@ -163,15 +172,37 @@ impl Engine {
 
     /// Adopts what runs, does what was accepted before and what the watched document says now,
     /// calls `ready`, and then handles messages until it is told to stop.
-    pub fn run(mut self, messages: mpsc::Receiver<Message>, ready: impl FnOnce()) {
+    pub fn run(mut self, messages: &mpsc::Receiver<Message>, ready: impl FnOnce()) {
         self.start();
         ready();
         self.notify();
-        for message in messages {
-            match message {
-                Message::Stop => return,
-                message => self.handle(message),
+        loop {
+            match self.next(messages) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(message) => self.handle(message),
+                Err(RecvTimeoutError::Timeout) => self.on_time(),
             }
+        }
+    }
+
+    /// Waits for a message, until something is due.
+    fn next(&self, messages: &mpsc::Receiver<Message>) -> Result<Message, RecvTimeoutError> {
+        match self.due() {
+            Some(due) => messages.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// When the engine must act by itself next; `None`: not unless it is told something.
+    fn due(&self) -> Option<Instant> {
+        Some(self.check_due)
+    }
+
+    /// Does what is due.
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if now >= self.check_due {
+            self.check(now);
         }
     }
 
@@ -264,6 +295,11 @@ impl Engine {
         let mut doctor = self.kernel.doctor();
         doctor.checks.push(check_space(&self.state_dir));
         doctor
+    }
+
+    /// Writes down that something happened.
+    fn event(&mut self, kind: EventKind, hook: Option<&HookId>, message: &str) {
+        tracing::info!(event = %kind, hook = hook.map(ToString::to_string), "{message}");
     }
 
     /// Tells the service manager in one line how the node stands.

@@ -2,7 +2,7 @@
 
 use pointsman_model::HookId;
 use pointsman_model::api::{ApplyOutcome, ApplyReport, StepOutcome, StepResult};
-use pointsman_model::plan::{Plan, Refusal, RefusalReason, Step};
+use pointsman_model::plan::{HookChange, Plan, Refusal, RefusalReason, Step};
 use std::collections::BTreeSet;
 
 /// The steps that failed, and the hooks whose steps were skipped for it, as refusals.
@@ -39,10 +39,7 @@ pub(super) fn failures(plan: &Plan, results: &[StepResult]) -> Vec<Refusal> {
 fn refusal(step: &Step, message: String) -> Refusal {
     let hook = step.hook().cloned();
     let pointer = match (&hook, step.program()) {
-        (Some(hook), _) => {
-            let interface = hook.interface.as_str().replace('~', "~0");
-            format!("/interfaces/{interface}/{}", hook.kind)
-        }
+        (Some(hook), _) => format!("{}/{}", hook.interface.pointer(), hook.kind),
         (None, Some((program, _))) => format!("/programs/{program}"),
         (None, None) => String::new(),
     };
@@ -63,7 +60,8 @@ pub(super) fn done(
     refusals: &[Refusal],
 ) -> BTreeSet<HookId> {
     let refused: BTreeSet<_> = refusals.iter().filter_map(|r| r.hook.as_ref()).collect();
-    let planned = plan.hooks.iter().map(|diff| &diff.hook);
+    let planned = plan.hooks.iter().filter(|diff| diff.change != HookChange::Pending);
+    let planned = planned.map(|diff| &diff.hook);
     planned.filter(|hook| wanted.contains(hook) && !refused.contains(hook)).cloned().collect()
 }
 
@@ -79,6 +77,9 @@ pub(super) fn outcome(
         .filter(|(step, result)| step.is_visible() && result.outcome == StepOutcome::Done)
         .count();
     match (refusals.is_empty(), plan.steps.is_empty()) {
+        (true, true) if plan.hooks.iter().any(|d| d.change == HookChange::Pending) => {
+            ApplyOutcome::Pending
+        }
         (true, true) => ApplyOutcome::Unchanged,
         (true, false) => ApplyOutcome::Applied,
         (false, _) if changed == 0 && done(wanted, plan, refusals).is_empty() => {
@@ -108,6 +109,7 @@ pub(super) fn log(report: &ApplyReport, source: &str) {
     let outcome = match report.outcome {
         ApplyOutcome::Unchanged => "unchanged",
         ApplyOutcome::Applied => "applied",
+        ApplyOutcome::Pending => "pending",
         ApplyOutcome::Partly => "partly applied",
         ApplyOutcome::Refused => "refused",
     };

@@ -7,7 +7,7 @@ use pointsman_model::plan::{HookChange, Note, Refusal};
 use pointsman_model::status::{
     Counters, ForeignProgram, HookCounters, HookState, HookStatus, MemberStatus, Status,
 };
-use pointsman_model::{HookId, InterfaceName};
+use pointsman_model::{HookId, InterfaceId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Engine {
@@ -91,7 +91,9 @@ impl Engine {
             .collect();
         let wanted =
             diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
+        let pending = diff.and_then(|diff| diff.pending.clone());
         let state = match attached.and(live) {
+            None if pending.is_some() => HookState::Pending,
             None => HookState::Absent,
             Some(_) if refusals.is_empty() && record.map(|r| &r.spec) == wanted => {
                 HookState::Running
@@ -114,6 +116,8 @@ impl Engine {
             members: record.map_or_else(Vec::new, |r| self.members(r, counters.as_ref())),
             passed_end: counters.map_or(0, |counters| counters.passed_end),
             refusals,
+            pending,
+            drift: None,
             hook,
         }
     }
@@ -165,7 +169,7 @@ fn runs_on(pins: &ObservedHook, interface: &ObservedInterface) -> bool {
 
 /// The programs on interfaces that are not ours.
 fn foreign(observed: &Observed) -> Vec<ForeignProgram> {
-    let foreign = |(name, interface): (&InterfaceName, &ObservedInterface)| {
+    let foreign = |(name, interface): (&InterfaceId, &ObservedInterface)| {
         let pins = observed.hooks.get(&HookId::xdp(name.clone()));
         let attachment = interface.attached.clone()?;
         if pins.is_some_and(|pins| runs_on(pins, interface)) {
@@ -209,12 +213,19 @@ mod tests {
             name: Some("xdp_dispatcher".into()),
             mode: AttachMode::Skb,
         });
-        ObservedInterface { index: 3, native_xdp: None, loopback: false, mtu: 1500, attached }
+        ObservedInterface {
+            index: 3,
+            native_xdp: None,
+            loopback: false,
+            mtu: 1500,
+            up: true,
+            attached,
+        }
     }
 
     #[test]
     fn only_what_our_link_runs_is_ours() {
-        let name = |text: &str| InterfaceName::new(text).unwrap();
+        let name = |text: &str| text.parse::<InterfaceId>().unwrap();
         let link = |program_id, interface_index| ObservedHook {
             link: Some(ObservedLink { program_id, interface_index }),
             ..ObservedHook::default()
@@ -235,10 +246,10 @@ mod tests {
     #[test]
     fn a_renamed_interface_carries_a_chain_of_ours() {
         let mut observed = Observed::default();
-        observed.interfaces.insert(InterfaceName::new("new").unwrap(), interface(Some(7)));
+        observed.interfaces.insert("new".parse().unwrap(), interface(Some(7)));
         let link = Some(ObservedLink { program_id: 7, interface_index: 3 });
         let pins = ObservedHook { link, ..ObservedHook::default() };
-        observed.hooks.insert(HookId::xdp(InterfaceName::new("old").unwrap()), pins);
+        observed.hooks.insert(HookId::xdp("old".parse::<InterfaceId>().unwrap()), pins);
         let found = foreign(&observed);
         assert_eq!(found[0].owner, "ours: the chain of old/xdp, whose interface was renamed");
     }

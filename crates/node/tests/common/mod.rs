@@ -9,7 +9,7 @@ use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{Plan, ResolvedProgram, Step};
 use pointsman_model::status::{Counters, FusedProgram, HookCounters, ProgramCounters, Status};
-use pointsman_model::{EntryName, Fingerprint, HookId, InterfaceName, ProgramName, Verdicts};
+use pointsman_model::{EntryName, Fingerprint, HookId, InterfaceId, ProgramName, Verdicts};
 use pointsman_node::disk::CreateAside;
 use pointsman_node::engine::{Engine, Handle, Message, Reply, Request};
 use pointsman_node::host::{Kernel, KernelError, Objects};
@@ -141,7 +141,7 @@ impl Node {
     fn run(engine: Engine) -> Self {
         let (handle, messages) = Handle::new();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || engine.run(messages, || ready.send(()).unwrap()));
+        let thread = std::thread::spawn(move || engine.run(&messages, || ready.send(()).unwrap()));
         is_ready.recv().unwrap();
         Self { handle, thread, runtime: Builder::new_current_thread().build().unwrap() }
     }
@@ -314,8 +314,8 @@ impl Kernel for TestKernel {
     }
 }
 
-pub(crate) fn interface(name: &str) -> InterfaceName {
-    InterfaceName::new(name).unwrap()
+pub(crate) fn interface(name: &str) -> InterfaceId {
+    name.parse().unwrap()
 }
 
 pub(crate) fn hook(name: &str) -> HookId {

@@ -6,8 +6,8 @@ use pointsman_model::HookId;
 use pointsman_model::chain::{ChainId, ChainRecord, ChainSpec, MemberSpec, Sequence};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::{
-    Attach, BuildChain, Detach, PrepareProgram, ReleaseHook, ReleaseProgram, RetireChain,
-    SetMapEntries, Step, Swap,
+    Attach, BuildChain, Detach, PrepareProgram, ReleaseHook, ReleaseProgram, RenameHook,
+    RetireChain, SetMapEntries, Step, Swap,
 };
 
 impl Host for Simulator {
@@ -31,6 +31,7 @@ impl Host for Simulator {
             _ => {}
         }
         match step {
+            Step::RenameHook(step) => self.rename_hook(step),
             Step::PrepareProgram(step) => self.prepare_program(step),
             Step::SetMapEntries(step) => self.set_map_entries(step),
             Step::BuildChain(step) => self.build_chain(step),
@@ -68,13 +69,29 @@ impl Simulator {
                     hook.fold(step.chain.sequence);
                 }
             }
-            Step::PrepareProgram(_)
-            | Step::Attach(_)
+            Step::Attach(step) => {
+                // The new link ends with the process, and the old one is unpinned already.
+                if let Some(hook) = self.hooks.get_mut(&step.chain.hook) {
+                    hook.link = None;
+                }
+            }
+            Step::RenameHook(_)
+            | Step::PrepareProgram(_)
             | Step::Swap(_)
             | Step::Detach(_)
             | Step::ReleaseHook(_)
             | Step::ReleaseProgram(_) => {}
         }
+    }
+
+    fn rename_hook(&mut self, step: &RenameHook) -> Result<(), String> {
+        let RenameHook { from, to } = step;
+        let Some(pins) = self.hooks.remove(from) else {
+            return Err(format!("hook {from} has no pins (ENOENT)"));
+        };
+        let other = self.hooks.insert(to.clone(), pins);
+        self.hooks.extend(other.map(|other| (from.clone(), other)));
+        Ok(())
     }
 
     fn prepare_program(&mut self, step: &PrepareProgram) -> Result<(), String> {
@@ -145,11 +162,9 @@ impl Simulator {
         if *mode == AttachMode::Native && !interface.runs_native() {
             return Err(format!("interface {name} has no native XDP (EOPNOTSUPP)"));
         }
-        let link = &mut self.hook(&id.hook)?.link;
-        if link.is_some() {
-            return Err(format!("a link of {} is pinned already (EEXIST)", id.hook));
-        }
-        *link = Some(Link { program_id, interface_index: *interface_index, mode: *mode, runs });
+        // What is pinned there is detached or runs elsewhere, and ends.
+        self.hook(&id.hook)?.link =
+            Some(Link { program_id, interface_index: *interface_index, mode: *mode, runs });
         self.mark_run(id);
         Ok(())
     }
@@ -164,7 +179,8 @@ impl Simulator {
         if link.interface_index == 0 {
             return Err(format!("the interface of the link of {} is gone (ENOLINK)", id.hook));
         }
-        let astray = index != Some(link.interface_index);
+        // Where no interface has the name, the link's is the one that had it.
+        let astray = index.is_some_and(|index| index != link.interface_index);
         link.program_id = program_id;
         link.runs = runs;
         self.mark_run(id);

@@ -11,15 +11,19 @@ use pointsman_model::observed::{
     AttachMode, Attachment, Observed, ObservedChain, ObservedHook, ObservedInterface, ObservedLink,
     ObservedProgram,
 };
-use pointsman_model::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
-use std::collections::BTreeMap;
+use pointsman_model::{
+    Fingerprint, HookId, InterfaceId, MapName, NamespaceName, ProgramName, Sha256,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The host.
 #[derive(Debug, Clone, Default)]
 pub struct Simulator {
-    interfaces: BTreeMap<InterfaceName, Interface>,
+    interfaces: BTreeMap<InterfaceId, Interface>,
     hooks: BTreeMap<HookId, Hook>,
     programs: BTreeMap<(ProgramName, Fingerprint), Program>,
+    /// Network namespaces that the daemon cannot look into.
+    hidden: BTreeSet<NamespaceName>,
     last_program_id: u32,
     last_index: u32,
     last_instance: u64,
@@ -56,6 +60,7 @@ struct Interface {
     index: u32,
     native_xdp: Option<bool>,
     loopback: bool,
+    up: bool,
     foreign: Option<Attachment>,
 }
 
@@ -107,31 +112,31 @@ impl Simulator {
 
     /// Creates an interface and gives its number. `native_xdp` is what the kernel says of the
     /// driver.
-    pub fn add_interface(&mut self, name: &InterfaceName, native_xdp: Option<bool>) -> u32 {
+    pub fn add_interface(&mut self, name: &InterfaceId, native_xdp: Option<bool>) -> u32 {
         self.insert_interface(name, native_xdp, false)
     }
 
     /// Creates a loopback interface and gives its number.
-    pub fn add_loopback(&mut self, name: &InterfaceName) -> u32 {
+    pub fn add_loopback(&mut self, name: &InterfaceId) -> u32 {
         self.insert_interface(name, Some(false), true)
     }
 
     fn insert_interface(
         &mut self,
-        name: &InterfaceName,
+        name: &InterfaceId,
         native_xdp: Option<bool>,
         loopback: bool,
     ) -> u32 {
         self.remove_interface(name);
         self.last_index += 1;
         let index = self.last_index;
-        let interface = Interface { index, native_xdp, loopback, foreign: None };
+        let interface = Interface { index, native_xdp, loopback, up: true, foreign: None };
         self.interfaces.insert(name.clone(), interface);
         index
     }
 
     /// Deletes an interface. A link on it stays pinned and is dead.
-    pub fn remove_interface(&mut self, name: &InterfaceName) {
+    pub fn remove_interface(&mut self, name: &InterfaceId) {
         let Some(Interface { index, .. }) = self.interfaces.remove(name) else { return };
         let links = self.hooks.values_mut().filter_map(|hook| hook.link.as_mut());
         links
@@ -139,11 +144,41 @@ impl Simulator {
             .for_each(|link| link.interface_index = 0);
     }
 
-    /// Renames an interface. A link on it goes on running.
-    pub fn rename_interface(&mut self, from: &InterfaceName, to: &InterfaceName) {
+    /// Renames an interface, or moves it to another network namespace. A link on it goes on
+    /// running.
+    pub fn rename_interface(&mut self, from: &InterfaceId, to: &InterfaceId) {
         self.remove_interface(to);
         if let Some(interface) = self.interfaces.remove(from) {
             self.interfaces.insert(to.clone(), interface);
+        }
+    }
+
+    /// Sets an interface up or down. A link on it stays.
+    pub fn set_up(&mut self, name: &InterfaceId, up: bool) {
+        if let Some(interface) = self.interfaces.get_mut(name) {
+            interface.up = up;
+        }
+    }
+
+    /// Hides a network namespace from the daemon, or shows it.
+    pub fn hide(&mut self, namespace: &NamespaceName, hidden: bool) {
+        if hidden {
+            self.hidden.insert(namespace.clone());
+        } else {
+            self.hidden.remove(namespace);
+        }
+    }
+
+    /// Detaches the link of a hook, which stays pinned, and gives whether there was one.
+    pub fn detach_link(&mut self, hook: &HookId) -> bool {
+        let link = self.hooks.get_mut(hook).and_then(|hook| hook.link.as_mut());
+        link.map(|link| link.interface_index = 0).is_some()
+    }
+
+    /// Unpins the link of a hook: somebody removed it by hand, and with it what it ran.
+    pub fn lose_link(&mut self, hook: &HookId) {
+        if let Some(hook) = self.hooks.get_mut(hook) {
+            hook.link = None;
         }
     }
 
@@ -151,7 +186,7 @@ impl Simulator {
     /// interface or something is attached already.
     pub fn attach_foreign(
         &mut self,
-        name: &InterfaceName,
+        name: &InterfaceId,
         program: &str,
         mode: AttachMode,
     ) -> Option<u32> {
@@ -166,7 +201,7 @@ impl Simulator {
     }
 
     /// Takes a foreign program away, as its owner would.
-    pub fn detach_foreign(&mut self, name: &InterfaceName) {
+    pub fn detach_foreign(&mut self, name: &InterfaceId) {
         if let Some(interface) = self.interfaces.get_mut(name) {
             interface.foreign = None;
         }
@@ -210,7 +245,7 @@ impl Simulator {
 
     /// What packets on an interface run through.
     #[must_use]
-    pub fn runs(&self, name: &InterfaceName) -> Runs<'_> {
+    pub fn runs(&self, name: &InterfaceId) -> Runs<'_> {
         let Some(interface) = self.interfaces.get(name) else { return Runs::Nothing };
         if let Some(foreign) = &interface.foreign {
             return Runs::Foreign(foreign.program_id);
@@ -223,7 +258,7 @@ impl Simulator {
 
     /// Whether every member of the chain on an interface uses the maps that are pinned for it.
     #[must_use]
-    pub fn uses_pinned_maps(&self, name: &InterfaceName) -> bool {
+    pub fn uses_pinned_maps(&self, name: &InterfaceId) -> bool {
         let link = self.interfaces.get(name).and_then(|interface| self.link_on(interface.index));
         link.is_none_or(|Link { runs: Loaded { spec, maps }, .. }| {
             spec.members.iter().zip(maps).all(|(member, maps)| {
@@ -248,6 +283,7 @@ impl Simulator {
             native_xdp: interface.native_xdp,
             loopback: interface.loopback,
             mtu: 1500,
+            up: interface.up,
             attached: interface.foreign.clone().or_else(|| {
                 self.link_on(interface.index).map(|link| Attachment {
                     program_id: link.program_id,
@@ -265,8 +301,12 @@ impl Simulator {
             folded: hook.folded,
         };
         let program = |program: &Program| ObservedProgram { entries: program.entries.clone() };
+        let seen = |id: &InterfaceId| !id.namespace.iter().any(|name| self.hidden.contains(name));
+        let interfaces = self.interfaces.iter().filter(|(id, _)| seen(id));
+        let why = "it is hidden".to_owned();
         Observed {
-            interfaces: map_values(&self.interfaces, interface),
+            interfaces: interfaces.map(|(id, found)| (id.clone(), interface(found))).collect(),
+            unreachable: self.hidden.iter().map(|name| (name.clone(), why.clone())).collect(),
             hooks: map_values(&self.hooks, hook),
             programs: map_values(&self.programs, program),
         }

@@ -5,7 +5,7 @@ use pointsman_fuse::layout::StackRounding;
 use pointsman_model::facts::{MapFacts, ProgramFacts, ProgramProblem};
 use pointsman_model::plan::{Plan, ResolvedProgram};
 use pointsman_model::{
-    Document, EntryName, Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256,
+    Document, EntryName, Fingerprint, HookId, InterfaceId, MapName, ProgramName, Sha256,
 };
 use pointsman_plan::simulator::Simulator;
 use pointsman_plan::{Caps, Host, Options, Wanted, carry_out, plan};
@@ -125,8 +125,8 @@ pub(crate) fn host() -> Simulator {
     host
 }
 
-pub(crate) fn interface(name: &str) -> InterfaceName {
-    InterfaceName::new(name).unwrap()
+pub(crate) fn interface(name: &str) -> InterfaceId {
+    name.parse().unwrap()
 }
 
 pub(crate) fn hook(name: &str) -> HookId {
@@ -184,6 +184,9 @@ pub(crate) fn show(plan: &Plan) -> String {
         let mode = diff.mode.map_or("-".to_owned(), |mode| mode.to_string());
         let (before, after) = (names(&diff.before), names(&diff.after));
         writeln!(text, "{}: {:?} {before} -> {after} {mode}", diff.hook, diff.change).unwrap();
+        if let Some(pending) = &diff.pending {
+            writeln!(text, "  waits: {pending}").unwrap();
+        }
     }
     for step in &plan.steps {
         writeln!(text, "step: {step}").unwrap();

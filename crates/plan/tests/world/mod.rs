@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const PROGRAMS: [&str; 5] = ["plain", "deep", "tail", "frags", "odd"];
-const INTERFACES: [&str; 4] = ["eth0", "eth1", "eth2", "lo"];
+const INTERFACES: [&str; 5] = ["eth0", "eth1", "blue/eth0", "eth2", "lo"];
 
 /// A document, with the state of the objects that it names.
 #[derive(Debug, Clone)]
@@ -48,6 +48,9 @@ pub(crate) enum Event {
     LoseChains(&'static str),
     SpoilRecords(&'static str),
     LoseProgram(ProgramName),
+    DetachLink(&'static str),
+    LoseLink(&'static str),
+    ExchangeNames(&'static str, &'static str),
 }
 
 impl Event {
@@ -64,6 +67,15 @@ impl Event {
             Self::Unforeign(name) => host.detach_foreign(&interface(name)),
             Self::LoseChains(name) => host.lose_chains(&hook(name)),
             Self::SpoilRecords(name) => host.spoil_records(&hook(name)),
+            Self::DetachLink(name) => {
+                let _detached = host.detach_link(&hook(name));
+            }
+            Self::LoseLink(name) => host.lose_link(&hook(name)),
+            Self::ExchangeNames(one, other) => {
+                host.rename_interface(&interface(one), &interface("aside"));
+                host.rename_interface(&interface(other), &interface(one));
+                host.rename_interface(&interface("aside"), &interface(other));
+            }
             Self::Apply(..) | Self::LoseProgram(_) => unreachable!("the caller does these"),
         }
     }
@@ -170,6 +182,9 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (name(), mode).prop_map(|(name, mode)| Event::Foreign(name, mode)),
         1 => name().prop_map(Event::Unforeign),
         1 => name().prop_map(Event::LoseChains),
+        1 => name().prop_map(Event::DetachLink),
+        1 => name().prop_map(Event::LoseLink),
+        1 => (name(), name()).prop_map(|(one, other)| Event::ExchangeNames(one, other)),
         1 => name().prop_map(Event::SpoilRecords),
         1 => prop::sample::select(PROGRAMS.to_vec())
             .prop_map(|name| Event::LoseProgram(program(name))),
