@@ -41,7 +41,7 @@ fn stderr(output: &Output) -> &str {
     str::from_utf8(&output.stderr).unwrap()
 }
 
-const REFUSAL: &str = r#"{"reason":"interface_missing","pointer":"/interfaces/eth9",
+const REFUSAL: &str = r#"{"reason":"foreign_program","pointer":"/interfaces/eth9/xdp",
     "hook":{"interface":"eth9","kind":"xdp"},"program":null,
     "message":"interface eth9 does not exist","log":null}"#;
 const STEP: &str = r#"{"step":"release_hook","hook":{"interface":"eth0","kind":"xdp"}}"#;

@@ -74,7 +74,7 @@ impl fmt::Display for AttachMode {
 /// A hook of which we hold pins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedHook {
-    /// The pinned link.
+    /// The link.
     pub link: Option<ObservedLink>,
     /// The pinned chains by sequence number, live or not.
     pub chains: BTreeMap<Sequence, ObservedChain>,
@@ -82,7 +82,7 @@ pub struct ObservedHook {
     pub folded: Sequence,
 }
 
-/// A pinned link.
+/// The link of a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedLink {
     /// The program it runs.
@@ -90,6 +90,9 @@ pub struct ObservedLink {
     /// The interface it is on, as its network namespace counts; 0: detached, or the interface is
     /// gone.
     pub interface_index: u32,
+    /// Whether it is pinned. The daemon holds its links open, so that one that somebody unpins
+    /// runs on until it is pinned again.
+    pub pinned: bool,
 }
 
 /// A pinned chain.

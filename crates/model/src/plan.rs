@@ -41,6 +41,8 @@ impl Plan {
 pub enum Step {
     /// Gives the pins of a hook the name that its interface has now. Invisible: the chain runs on.
     RenameHook(RenameHook),
+    /// Pins a hook's link again that somebody unpinned. Invisible: the chain runs on.
+    PinLink(PinLink),
     /// Opens a program's object, creates and pins its maps. Invisible.
     PrepareProgram(PrepareProgram),
     /// Makes a program's map hold exactly the document's entries.
@@ -68,6 +70,13 @@ pub struct RenameHook {
     pub from: HookId,
     /// The name that it has. Pins that are there already are exchanged with the others.
     pub to: HookId,
+}
+
+/// See [`Step::PinLink`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PinLink {
+    /// The hook.
+    pub hook: HookId,
 }
 
 /// See [`Step::PrepareProgram`].
@@ -162,6 +171,7 @@ impl Step {
         match self {
             Self::PrepareProgram(_) | Self::SetMapEntries(_) | Self::ReleaseProgram(_) => None,
             Self::RenameHook(step) => Some(&step.to),
+            Self::PinLink(step) => Some(&step.hook),
             Self::BuildChain(step) => Some(&step.chain.hook),
             Self::Attach(step) => Some(&step.chain.hook),
             Self::Swap(step) => Some(&step.chain.hook),
@@ -193,6 +203,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RenameHook(s) => write!(f, "rename hook {} to {}", s.from, s.to),
+            Self::PinLink(s) => write!(f, "pin the link of {} again", s.hook),
             Self::PrepareProgram(s) => {
                 write!(f, "prepare program {} ({})", s.program, s.fingerprint)
             }

@@ -26,6 +26,8 @@ pub struct Status {
     pub generation: Option<u64>,
     /// Whether the node was drained and waits for a new document.
     pub drained: bool,
+    /// How often the daemon has looked, since it started, whether all is as it left it.
+    pub checks: u64,
     /// The document that is watched.
     pub document: String,
     /// The last document that was refused as a whole, if none was accepted since.

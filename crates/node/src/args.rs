@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::engine::CHECK_INTERVAL;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -24,6 +25,10 @@ pub struct Args {
     /// node.json in the state directory]
     #[arg(long, value_name = "FILE")]
     pub document: Option<PathBuf>,
+    /// How often the host is looked at when nothing tells of a change, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = CHECK_INTERVAL.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub check_interval: u64,
     /// How log lines are written to stderr.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,

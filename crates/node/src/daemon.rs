@@ -80,7 +80,8 @@ pub fn run(
     let _state = Lock::take(&args.state_dir, "--state-dir")?;
     let kernel = kernel(&args.bpffs)?;
     let document = args.document();
-    let engine = Engine::open(kernel, &args.state_dir, &document)?;
+    let engine = Engine::open(kernel, &args.state_dir, &document)?
+        .checking_every(Duration::from_secs(args.check_interval));
     // Before the document is read for the first time, so that no change is missed in between.
     let watch = Watch::start(&document)?;
     let socket = args.socket();

@@ -167,6 +167,7 @@ impl Kernel for LinuxKernel {
         let rounding = self.caps.stack_rounding;
         match step {
             Step::RenameHook(step) => self.store.rename_hook(&step.from, &step.to),
+            Step::PinLink(step) => self.store.pin_link(&step.hook),
             Step::PrepareProgram(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;
                 let known = known(objects, &step.fingerprint);

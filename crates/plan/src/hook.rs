@@ -9,8 +9,8 @@ use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
 use pointsman_model::document::{Engine, XdpSpec};
 use pointsman_model::observed::{Observed, ObservedHook};
 use pointsman_model::plan::{
-    Attach, BuildChain, Detach, HookChange, HookDiff, Note, Refusal, ReleaseHook, RetireChain,
-    Step, Swap,
+    Attach, BuildChain, Detach, HookChange, HookDiff, Note, PinLink, Refusal, ReleaseHook,
+    RetireChain, Step, Swap,
 };
 use pointsman_model::{HookId, ProgramName};
 use std::collections::BTreeSet;
@@ -21,6 +21,8 @@ pub(crate) struct HookPlan {
     pub(crate) diff: HookDiff,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) notes: Vec<Note>,
+    /// Whether the link must be pinned again.
+    pub(crate) pin: Option<PinLink>,
     /// The chain to build, before anything becomes visible.
     pub(crate) build: Option<BuildChain>,
     /// What packets can notice.
@@ -88,6 +90,7 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
         },
         refusals: Vec::new(),
         notes: Vec::new(),
+        pin: None,
         build: None,
         visible: pins.link.iter().map(|_| Step::Detach(detach.clone())).collect(),
         cleanup,
@@ -142,11 +145,13 @@ fn accept(
         },
         refusals: Vec::new(),
         notes,
+        pin: None,
         build: None,
         visible: Vec::new(),
         cleanup: Vec::new(),
         uses: Some(uses),
     };
+    plan.pin = (place.way == Way::Swap).then(|| unpinned(hook, pins)).flatten();
     if equal && lost.is_empty() {
         plan.cleanup = retire(hook, pins, standing.live());
         return plan;
@@ -190,6 +195,7 @@ fn keep(
         },
         refusals: Vec::new(),
         notes: Vec::new(),
+        pin: context.observed.hooks.get(hook).and_then(|pins| unpinned(hook, pins)),
         build: None,
         visible: Vec::new(),
         cleanup: Vec::new(),
@@ -224,6 +230,12 @@ fn lost_programs<'a>(spec: &'a ChainSpec, observed: &Observed) -> Vec<&'a Progra
         !observed.programs.contains_key(&load)
     });
     lost.map(|member| &member.program).collect()
+}
+
+/// The step that pins a link again that runs and is not pinned.
+fn unpinned(hook: &HookId, pins: &ObservedHook) -> Option<PinLink> {
+    let link = pins.link.as_ref()?;
+    (!link.pinned && !link.is_detached()).then(|| PinLink { hook: hook.clone() })
 }
 
 /// Later than every chain there ever was, so that counters are folded once and in order.

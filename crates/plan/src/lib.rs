@@ -14,10 +14,12 @@
 
 mod catalog;
 mod chain;
+mod drift;
 mod execution;
 mod follow;
 mod guard;
 mod hook;
+mod narrow;
 mod place;
 mod planner;
 mod programs;
@@ -25,8 +27,10 @@ pub mod simulator;
 mod standing;
 mod wanted;
 
+pub use drift::{Pace, Settled, drift};
 pub use execution::{Host, carry_out};
 pub use guard::{Current, guard};
+pub use narrow::narrow;
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;
 pub use wanted::{Caps, Options, Wanted};

@@ -69,6 +69,7 @@ fn assemble(
     let mut plan = Plan { generation, steps, notes, ..Plan::default() };
     let (releases, kept) = release(&hooks, observed);
     for hook in &mut hooks {
+        plan.steps.extend(hook.pin.take().map(Step::PinLink));
         plan.steps.extend(hook.build.take().map(Step::BuildChain));
     }
     for hook in &mut hooks {

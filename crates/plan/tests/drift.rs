@@ -8,9 +8,9 @@ use common::{Bench, chain, hook, host, interface, show, steps};
 use insta::assert_snapshot;
 use pointsman_model::NamespaceName;
 use pointsman_model::facts::ProgramProblem;
-use pointsman_model::observed::ObservedInterface;
-use pointsman_plan::Wanted;
-use pointsman_plan::simulator::Runs;
+use pointsman_model::observed::{AttachMode, ObservedInterface};
+use pointsman_plan::simulator::{Runs, Simulator};
+use pointsman_plan::{Settled, Wanted, drift};
 use serde_json::json;
 
 #[test]
@@ -240,4 +240,47 @@ fn damaged_pins_are_replaced_and_unknown_programs_are_kept() {
     note eth0/xdp -: the pinned maps of p are gone; the chain is built anew with fresh maps
     ");
     assert!(host.uses_pinned_maps(&interface("eth0")));
+}
+
+#[test]
+fn what_somebody_else_did_is_named() {
+    use pointsman_model::status::DriftKind::*;
+    let (bench, mut host) = (Bench::with(&["p"]), host());
+    let wanted = chain("eth0", &["10 p"]);
+    bench.apply(1, &wanted, &mut host);
+    let (eth0, name) = (hook("eth0"), interface("eth0"));
+    let settled = Settled::of(&eth0, &host.observe()).unwrap();
+    let found = |host: &Simulator| drift(&eth0, settled, &host.observe());
+    assert_eq!(found(&host), None);
+    let after = |change: &dyn Fn(&mut Simulator)| {
+        let mut host = host.clone();
+        change(&mut host);
+        let kind = found(&host);
+        // And a plan puts it right, if nothing of others is in the way.
+        if kind != Some(Displaced) {
+            bench.apply(1, &wanted, &mut host);
+            assert!(bench.plan(&bench.document(1, &wanted), &host).is_converged());
+            assert!(matches!(host.runs(&name), Runs::Chain(spec, _) if spec.members.len() == 1));
+        }
+        kind
+    };
+    assert_eq!(after(&|host| assert!(host.detach_link(&eth0))), Some(Detached));
+    assert_eq!(after(&|host| host.lose_link(&eth0)), Some(Unpinned));
+    assert_eq!(after(&|host| host.lose_chains(&eth0)), Some(Unpinned));
+    assert_eq!(after(&|host| host.spoil_records(&eth0)), Some(Unpinned));
+    assert_eq!(after(&|host| host.lose_program(&common::program("p"))), Some(MapsUnpinned));
+    assert_eq!(after(&|host| assert!(host.replace_program(&eth0).is_some())), Some(Replaced));
+    let displace = |host: &mut Simulator| {
+        host.detach_link(&eth0);
+        host.attach_foreign(&name, "theirs", AttachMode::Native).unwrap();
+    };
+    assert_eq!(after(&displace), Some(Displaced));
+    // What interfaces do by themselves is nobody's doing.
+    assert_eq!(after(&|host| host.set_up(&name, false)), None);
+    let anew = |host: &mut Simulator| {
+        host.remove_interface(&name);
+        assert_eq!(drift(&eth0, settled, &host.observe()), None);
+        host.add_interface(&name, Some(true));
+    };
+    assert_eq!(after(&anew), None);
 }

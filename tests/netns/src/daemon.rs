@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A host: directories of its own, a BPF filesystem of its own. The daemon comes and goes.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ impl Host {
             .arg(pins)
             .arg("--document")
             .arg(self.path("node.json"))
+            .args(["--check-interval", "1"])
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
         command
@@ -182,6 +183,22 @@ impl Daemon {
         let answer = self.ask(&["status"], b"");
         assert_eq!(answer.code, 0, "{answer:#?}");
         answer.value
+    }
+
+    /// Waits until the only hook of the status is as a test wants it.
+    ///
+    /// # Panics
+    /// It does not become so.
+    #[track_caller]
+    pub fn hook_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let hook = self.hook();
+            if is(&hook) {
+                return hook;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "no {what}: {hook:#}");
+        }
     }
 
     /// The only hook of the status.

@@ -1,9 +1,10 @@
 //! Looking at the pins: hooks, programs, counts. Changes nothing.
 
+use super::links::HookLink;
 use super::{HookCounts, Store};
 use crate::chain::Counters;
 use crate::error::Error;
-use crate::kernel::{self, Link, LinkInfo, ProgramInfo};
+use crate::kernel::{self, ProgramInfo};
 use crate::pins;
 use libbpf_rs::MapHandle;
 use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
@@ -20,6 +21,7 @@ impl Store {
     /// # Errors
     /// The pins cannot be read.
     pub fn hooks(&self) -> Result<BTreeMap<HookId, ObservedHook>, Error> {
+        self.keep_root()?;
         let mut hooks = BTreeMap::new();
         for file in pins::list(&self.root.join("hooks"))? {
             let Ok(interface) = InterfaceId::try_from(pins::name_of(&file)) else { continue };
@@ -29,13 +31,25 @@ impl Store {
                 hooks.insert(hook, observed);
             }
         }
+        // Those of which somebody removed all pins.
+        let held: Vec<_> = self.held.links().keys().cloned().collect();
+        for hook in held {
+            if hooks.contains_key(&hook) {
+                continue;
+            }
+            let observed = self.observe_hook(&hook)?;
+            if observed.link.is_some() {
+                hooks.insert(hook, observed);
+            }
+        }
         Ok(hooks)
     }
 
     fn observe_hook(&self, hook: &HookId) -> Result<ObservedHook, Error> {
-        let link = self.link(hook)?.map(|(_, info)| ObservedLink {
+        let link = self.link(hook)?.map(|HookLink { info, pinned, .. }| ObservedLink {
             program_id: info.program_id,
             interface_index: info.interface_index,
+            pinned,
         });
         let mut chains = BTreeMap::new();
         for sequence in self.sequences(hook)? {
@@ -54,16 +68,6 @@ impl Store {
     pub(super) fn sequences(&self, hook: &HookId) -> Result<Vec<Sequence>, Error> {
         let files = pins::list(&self.hook(hook).join("chains"))?;
         Ok(files.iter().filter_map(|file| file.parse().ok()).collect())
-    }
-
-    pub(super) fn link(&self, hook: &HookId) -> Result<Option<(Link, LinkInfo)>, Error> {
-        match Link::open(&self.hook(hook).join("link"))? {
-            Some(link) => {
-                let info = link.info()?;
-                Ok(Some((link, info)))
-            }
-            None => Ok(None),
-        }
     }
 
     pub(super) fn totals(&self, hook: &HookId) -> Totals {
@@ -126,7 +130,7 @@ impl Store {
 
     /// The chain whose program the link runs.
     pub(super) fn live(&self, hook: &HookId) -> Result<Option<(Sequence, OwnedFd)>, Error> {
-        let Some((_, info)) = self.link(hook)? else { return Ok(None) };
+        let Some(HookLink { info, .. }) = self.link(hook)? else { return Ok(None) };
         for sequence in self.sequences(hook)? {
             let path = self.chain(&ChainId { hook: hook.clone(), sequence });
             if let Some(fd) = kernel::open_pin(&path.join("program"))?

@@ -16,8 +16,10 @@
 //! one atomic step of the kernel, so a crash leaves either the old state or the new one, and at
 //! most a chain that nothing runs, which the next reconciliation retires.
 
+mod links;
 mod look;
 
+use self::links::{Held, HookLink};
 use self::look::{exits, read};
 use crate::chain::{Chain, Slot};
 use crate::error::Error;
@@ -36,12 +38,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The directory of pins. One process at a time.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    _lock: File,
+    held: Held,
 }
 
 /// The counts of a hook's live chain and of those before it.
@@ -73,21 +76,7 @@ impl Store {
     /// # Errors
     /// `root` is not in a BPF filesystem, may not be written, or another process holds it.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let pin = |why: String| Error::Pin { path: root.display().to_string(), why };
-        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        if !pins::is_bpffs(existing).map_err(|e| Error::os(existing.display().to_string(), e))? {
-            return Err(pin(
-                "is not in a BPF filesystem: mount one with `mount -t bpf bpf /sys/fs/bpf`, or name \
-                 one with --bpffs"
-                    .into(),
-            ));
-        }
-        pins::make_directory(root)?;
-        let lock =
-            File::open(root).map_err(|e| Error::os(format!("open {}", root.display()), e))?;
-        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-        rustix::fs::flock(&lock, exclusive).map_err(|_| pin(IN_USE.into()))?;
-        let store = Self { root: root.to_owned(), _lock: lock };
+        let store = Self { root: root.to_owned(), held: Held::new(lock(root)?) };
         store.remove_unfinished()?;
         Ok(store)
     }
@@ -234,14 +223,15 @@ impl Store {
         let (old, new) = (self.hook(from), self.hook(to));
         let failed = |e| Error::os(format!("rename the pins of {from} to {to}"), e);
         if pins::exists(&new) {
-            pins::exchange(&old, &new).map_err(failed)
+            pins::exchange(&old, &new).map_err(failed)?;
         } else {
             new.parent().map_or(Ok(()), pins::make_directory)?;
             std::fs::rename(&old, &new).map_err(failed)?;
             // An empty directory that stays bothers nobody.
             drop(self.remove_if_empty(old.parent()));
-            Ok(())
         }
+        self.held.exchange(from, to);
+        Ok(())
     }
 
     /// Attaches a built chain, to an interface of the calling thread's network namespace. A link
@@ -263,7 +253,9 @@ impl Store {
         })?;
         // Only now, so that an attach that is refused changes nothing.
         self.detach(&chain.hook)?;
-        link.pin(&self.hook(&chain.hook).join("link"))
+        link.pin(&self.hook(&chain.hook).join("link"))?;
+        self.held.links().insert(chain.hook.clone(), Arc::new(link));
+        Ok(())
     }
 
     /// Replaces the running chain by a built one. Only if what runs is what we left there.
@@ -273,7 +265,7 @@ impl Store {
     pub fn swap(&self, chain: &ChainId) -> Result<(), Error> {
         let what = || format!("swap the chain of {}", chain.hook);
         let program = self.built(chain)?;
-        let Some((link, _)) = self.link(&chain.hook)? else {
+        let Some(HookLink { link, .. }) = self.link(&chain.hook)? else {
             return Err(Error::os(what(), io::Error::from(io::ErrorKind::NotFound)));
         };
         let old = self.live(&chain.hook)?.map(|(_, fd)| fd);
@@ -294,7 +286,7 @@ impl Store {
     /// # Errors
     /// The kernel's answer.
     pub fn detach(&self, hook: &HookId) -> Result<(), Error> {
-        if let Some((link, info)) = self.link(hook)? {
+        if let Some(HookLink { link, info, .. }) = self.link(hook)? {
             match link.detach() {
                 // The interface is gone, and with it what was attached.
                 Err(_) if info.interface_index == 0 => {}
@@ -302,7 +294,9 @@ impl Store {
                 Ok(()) => {}
             }
         }
-        pins::remove(&self.hook(hook).join("link"))
+        pins::remove(&self.hook(hook).join("link"))?;
+        self.held.links().remove(hook);
+        Ok(())
     }
 
     /// Adds what a chain counted to its hook's totals, once, and unpins it.
@@ -374,6 +368,24 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Makes the root if need be, and locks it for this process.
+fn lock(root: &Path) -> Result<File, Error> {
+    let pin = |why: String| Error::Pin { path: root.display().to_string(), why };
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if !pins::is_bpffs(existing).map_err(|e| Error::os(existing.display().to_string(), e))? {
+        return Err(pin(
+            "is not in a BPF filesystem: mount one with `mount -t bpf bpf /sys/fs/bpf`, or name \
+             one with --bpffs"
+                .into(),
+        ));
+    }
+    pins::make_directory(root)?;
+    let lock = File::open(root).map_err(|e| Error::os(format!("open {}", root.display()), e))?;
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(&lock, exclusive).map_err(|_| pin(IN_USE.into()))?;
+    Ok(lock)
 }
 
 fn pin_chain(path: &Path, fused: &Chain, record: &ChainRecord) -> Result<(), Error> {

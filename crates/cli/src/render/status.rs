@@ -20,6 +20,7 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
         node,
         generation,
         drained,
+        checks: _,
         document,
         refused_document,
         hooks,
@@ -249,6 +250,7 @@ pub(crate) mod tests {
             node: Some(NodeName::new("edge-17").unwrap()),
             generation: Some(42),
             drained: false,
+            checks: 7,
             document: "/var/lib/pointsman/node.json".into(),
             refused_document: None,
             hooks: vec![HookStatus {

@@ -5,9 +5,9 @@ use super::{Engine, LastPlan, outcome};
 use crate::resolve::Origin;
 use crate::state::Edition;
 use pointsman_model::document::DocumentError;
-use pointsman_model::plan::{Note, Plan, Step};
+use pointsman_model::plan::Note;
 use pointsman_model::{Document, HookId};
-use pointsman_plan::Options;
+use pointsman_plan::{Options, narrow};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -104,7 +104,7 @@ impl Engine {
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
         let plan = self.make_plan(&document, &resolved, &observed, Options::default());
-        let plan = only(plan, hook);
+        let plan = narrow(plan, |other| other == hook);
         if let Some(refusal) = plan.refusals.first() {
             return Err(refusal.message.clone());
         }
@@ -122,32 +122,4 @@ impl Engine {
             None => "the accepted document is not valid any more".to_owned(),
         })
     }
-}
-
-/// The part of a plan that concerns `hook`: its own steps, and its programs as far as they are not
-/// there yet. What other hooks use stays as they want it, and nothing is released.
-fn only(mut plan: Plan, hook: &HookId) -> Plan {
-    let builds = plan.steps.iter().filter_map(|step| match step {
-        Step::BuildChain(build) if build.chain.hook == *hook => Some(&build.spec.members),
-        _ => None,
-    });
-    let members: BTreeSet<_> =
-        builds.flatten().map(|m| (m.program.clone(), m.fingerprint.clone())).collect();
-    let prepared: BTreeSet<_> = (plan.steps.iter())
-        .filter_map(|step| match step {
-            Step::PrepareProgram(s) => Some((s.program.clone(), s.fingerprint.clone())),
-            _ => None,
-        })
-        .filter(|load| members.contains(load))
-        .collect();
-    plan.steps.retain(|step| match (step, step.program()) {
-        (Step::ReleaseProgram(_), _) => false,
-        (_, Some((program, fingerprint))) => {
-            prepared.contains(&(program.clone(), fingerprint.clone()))
-        }
-        (_, None) => step.hook() == Some(hook),
-    });
-    plan.refusals.retain(|refusal| refusal.hook.as_ref().is_none_or(|other| other == hook));
-    plan.hooks.retain(|diff| diff.hook == *hook);
-    plan
 }

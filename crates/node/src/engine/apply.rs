@@ -1,6 +1,7 @@
 //! One way through for every document: parse, guard, find and keep objects, look at programs,
 //! observe, plan, carry out, remember, report.
 
+use super::check::SETTLING;
 use super::outcome;
 use super::{Engine, LastPlan, Request};
 use crate::host::{Kernel, KernelError, Objects};
@@ -56,6 +57,8 @@ impl Engine {
         if changed {
             self.collect();
         }
+        self.drifts.forget();
+        self.check_due = self.check_due.min(Instant::now() + SETTLING);
         self.last = LastPlan {
             wanted: wanted.clone(),
             hooks: plan.hooks.clone(),
@@ -89,6 +92,7 @@ impl Engine {
         let (results, _) = self.carry_out(&plan, &Resolved::default(), Instant::now());
         failures.extend(outcome::failures(&plan, &results).into_iter().map(|r| r.message));
         self.last = LastPlan::default();
+        self.drifts.forget();
         tracing::warn!(steps = results.len(), failures = failures.len(), "node drained");
         for failure in &failures {
             tracing::error!("drain: {failure}");

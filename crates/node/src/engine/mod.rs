@@ -7,9 +7,12 @@
 mod adopt;
 mod apply;
 mod check;
+mod drift;
 mod outcome;
 mod status;
 
+use self::check::SETTLING;
+use self::drift::Drifts;
 use crate::host::Kernel;
 use crate::notify;
 use crate::problem;
@@ -32,7 +35,7 @@ use tokio::sync::oneshot;
 
 /// How often the host is looked at when nothing tells of a change. Somebody who detaches a link
 /// makes the kernel tell nobody (net/core/dev.c, `bpf_xdp_link_detach`).
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where a reply goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -109,8 +112,14 @@ pub struct Engine {
     state_dir: PathBuf,
     started: Instant,
     last: LastPlan,
+    check_interval: Duration,
     /// When the host is looked at next, should nothing happen before.
     check_due: Instant,
+    /// How often the host was looked at.
+    checks: u64,
+    /// Why the last look at the host failed.
+    blind: Option<String>,
+    drifts: Drifts,
     refused: Option<RefusedDocument>,
     watch_lost: Option<String>,
 }
@@ -123,6 +132,38 @@ struct LastPlan {
     hooks: Vec<HookDiff>,
     refusals: Vec<Refusal>,
     notes: Vec<Note>,
+}
+
+impl LastPlan {
+    /// What a hook waits for.
+    fn pending(&self, hook: &HookId) -> Option<&String> {
+        self.hooks.iter().find(|diff| diff.hook == *hook)?.pending.as_ref()
+    }
+
+    /// Whether `plan`, which changes nothing, finds a hook pending or refused otherwise than this.
+    fn tells_otherwise(&self, plan: &Plan) -> bool {
+        let refusals = |refusals: &[Refusal], hook: &HookId| -> Vec<_> {
+            let of_hook = |refusal: &&Refusal| refusal.hook.as_ref() == Some(hook);
+            refusals.iter().filter(of_hook).map(|refusal| refusal.message.clone()).collect()
+        };
+        plan.hooks.iter().any(|diff| {
+            diff.pending.as_ref() != self.pending(&diff.hook)
+                || refusals(&plan.refusals, &diff.hook) != refusals(&self.refusals, &diff.hook)
+        })
+    }
+
+    /// Takes over what came of a plan for some hooks; the others stay as they were.
+    fn take_over(&mut self, wanted: BTreeSet<HookId>, plan: Plan, refusals: Vec<Refusal>) {
+        let hooks: BTreeSet<_> = plan.hooks.iter().map(|diff| diff.hook.clone()).collect();
+        let stays = |hook: Option<&HookId>| hook.is_some_and(|hook| !hooks.contains(hook));
+        self.wanted = wanted;
+        self.hooks.retain(|diff| stays(Some(&diff.hook)));
+        self.refusals.retain(|refusal| stays(refusal.hook.as_ref()));
+        self.notes.retain(|note| stays(note.hook.as_ref()));
+        self.hooks.extend(plan.hooks);
+        self.refusals.extend(refusals);
+        self.notes.extend(plan.notes);
+    }
 }
 
 impl fmt::Debug for Engine {
@@ -164,10 +205,21 @@ impl Engine {
             state_dir: state_dir.to_owned(),
             started: Instant::now(),
             last: LastPlan::default(),
-            check_due: Instant::now() + CHECK_INTERVAL,
+            check_interval: CHECK_INTERVAL,
+            check_due: Instant::now() + SETTLING,
+            checks: 0,
+            blind: None,
+            drifts: Drifts::default(),
             refused: None,
             watch_lost: None,
         }
+    }
+
+    /// Looks at the host every `interval` instead of [`CHECK_INTERVAL`].
+    #[must_use]
+    pub fn checking_every(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
+        self
     }
 
     /// Adopts what runs, does what was accepted before and what the watched document says now,

@@ -29,6 +29,7 @@ impl Engine {
             node: state.current.as_ref().map(|edition| edition.node.clone()),
             generation: state.current.as_ref().map(|edition| edition.generation),
             drained: state.drained,
+            checks: self.checks,
             document: self.document.display().to_string(),
             refused_document: self.refused.clone(),
             hooks,
@@ -92,7 +93,9 @@ impl Engine {
         let wanted =
             diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
         let pending = diff.and_then(|diff| diff.pending.clone());
+        let drift = self.drifts.status(&hook);
         let state = match attached.and(live) {
+            _ if drift.as_ref().is_some_and(|drift| !drift.repaired) => HookState::Drifted,
             None if pending.is_some() => HookState::Pending,
             None => HookState::Absent,
             Some(_) if refusals.is_empty() && record.map(|r| &r.spec) == wanted => {
@@ -102,8 +105,8 @@ impl Engine {
         };
         if state == HookState::Absent && refusals.is_empty() && wanted.is_some() {
             note(format!(
-                "the chain that was applied on {hook} does not run any more: something outside of \
-                 this daemon removed it or its interface; apply the document again"
+                "the chain that was applied on {hook} does not run any more; the next look at the \
+                 host, within seconds, attaches it again"
             ));
         }
         HookStatus {
@@ -117,7 +120,7 @@ impl Engine {
             passed_end: counters.map_or(0, |counters| counters.passed_end),
             refusals,
             pending,
-            drift: None,
+            drift,
             hook,
         }
     }
@@ -227,7 +230,7 @@ mod tests {
     fn only_what_our_link_runs_is_ours() {
         let name = |text: &str| text.parse::<InterfaceId>().unwrap();
         let link = |program_id, interface_index| ObservedHook {
-            link: Some(ObservedLink { program_id, interface_index }),
+            link: Some(ObservedLink { program_id, interface_index, pinned: true }),
             ..ObservedHook::default()
         };
         let mut observed = Observed::default();
@@ -247,7 +250,7 @@ mod tests {
     fn a_renamed_interface_carries_a_chain_of_ours() {
         let mut observed = Observed::default();
         observed.interfaces.insert("new".parse().unwrap(), interface(Some(7)));
-        let link = Some(ObservedLink { program_id: 7, interface_index: 3 });
+        let link = Some(ObservedLink { program_id: 7, interface_index: 3, pinned: true });
         let pins = ObservedHook { link, ..ObservedHook::default() };
         observed.hooks.insert(HookId::xdp("old".parse::<InterfaceId>().unwrap()), pins);
         let found = foreign(&observed);

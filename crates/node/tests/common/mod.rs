@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 /// A host that outlives its daemons: kernel and disk.
@@ -81,6 +81,12 @@ impl TestHost {
     pub(crate) fn start(&self) -> Node {
         let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
         Node::run(engine)
+    }
+
+    /// Starts a daemon that looks at the host every `interval`.
+    pub(crate) fn start_checking(&self, interval: Duration) -> Node {
+        let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
+        Node::run(engine.checking_every(interval))
     }
 
     /// Starts a daemon whose files are created by `create`.
@@ -164,6 +170,19 @@ impl Node {
 
     pub(crate) fn status(&self) -> Status {
         self.ask(Message::Status).unwrap()
+    }
+
+    /// Waits until the status is as a test wants it.
+    pub(crate) fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            if is(&status) {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "no {what}: {status:#?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub(crate) fn counters(&self) -> Counters {

@@ -6,7 +6,7 @@ use pointsman_model::HookId;
 use pointsman_model::chain::{ChainId, ChainRecord, ChainSpec, MemberSpec, Sequence};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::{
-    Attach, BuildChain, Detach, PrepareProgram, ReleaseHook, ReleaseProgram, RenameHook,
+    Attach, BuildChain, Detach, PinLink, PrepareProgram, ReleaseHook, ReleaseProgram, RenameHook,
     RetireChain, SetMapEntries, Step, Swap,
 };
 
@@ -32,6 +32,7 @@ impl Host for Simulator {
         }
         match step {
             Step::RenameHook(step) => self.rename_hook(step),
+            Step::PinLink(step) => self.pin_link(step),
             Step::PrepareProgram(step) => self.prepare_program(step),
             Step::SetMapEntries(step) => self.set_map_entries(step),
             Step::BuildChain(step) => self.build_chain(step),
@@ -76,6 +77,7 @@ impl Simulator {
                 }
             }
             Step::RenameHook(_)
+            | Step::PinLink(_)
             | Step::PrepareProgram(_)
             | Step::Swap(_)
             | Step::Detach(_)
@@ -91,6 +93,15 @@ impl Simulator {
         };
         let other = self.hooks.insert(to.clone(), pins);
         self.hooks.extend(other.map(|other| (from.clone(), other)));
+        Ok(())
+    }
+
+    fn pin_link(&mut self, step: &PinLink) -> Result<(), String> {
+        match &mut self.hook(&step.hook)?.link {
+            Some(link) if !link.pinned => link.pinned = true,
+            Some(_) => return Err(format!("the link of {} is pinned (EEXIST)", step.hook)),
+            None => return Err(format!("there is no link of {} (ENOENT)", step.hook)),
+        }
         Ok(())
     }
 
@@ -163,8 +174,13 @@ impl Simulator {
             return Err(format!("interface {name} has no native XDP (EOPNOTSUPP)"));
         }
         // What is pinned there is detached or runs elsewhere, and ends.
-        self.hook(&id.hook)?.link =
-            Some(Link { program_id, interface_index: *interface_index, mode: *mode, runs });
+        self.hook(&id.hook)?.link = Some(Link {
+            program_id,
+            interface_index: *interface_index,
+            mode: *mode,
+            pinned: true,
+            runs,
+        });
         self.mark_run(id);
         Ok(())
     }

@@ -76,6 +76,7 @@ struct Link {
     program_id: u32,
     interface_index: u32,
     mode: AttachMode,
+    pinned: bool,
     /// What the running program is made of. The kernel holds it whatever becomes of the pins.
     runs: Loaded,
 }
@@ -175,11 +176,21 @@ impl Simulator {
         link.map(|link| link.interface_index = 0).is_some()
     }
 
-    /// Unpins the link of a hook: somebody removed it by hand, and with it what it ran.
+    /// Unpins the link of a hook: somebody removed it by hand. It runs on as long as the daemon
+    /// holds it.
     pub fn lose_link(&mut self, hook: &HookId) {
-        if let Some(hook) = self.hooks.get_mut(hook) {
-            hook.link = None;
+        if let Some(link) = self.hooks.get_mut(hook).and_then(|hook| hook.link.as_mut()) {
+            link.pinned = false;
         }
+    }
+
+    /// Makes the link of a hook run a program that is not ours, and gives its id.
+    pub fn replace_program(&mut self, hook: &HookId) -> Option<u32> {
+        let link = self.hooks.get_mut(hook)?.link.as_mut()?;
+        self.last_program_id += 1;
+        link.program_id = self.last_program_id;
+        link.runs = Loaded { spec: ChainSpec { members: Vec::new(), frags: false }, maps: vec![] };
+        Some(link.program_id)
     }
 
     /// Attaches a program that is not ours and gives its id; `None` where there is no such
@@ -231,10 +242,14 @@ impl Simulator {
         self.fault = Some(fault);
     }
 
-    /// Ends a crash and forgets a fault: the daemon starts anew, the kernel is as it was.
+    /// Ends a crash and forgets a fault: the daemon starts anew. The kernel is as it was, but for
+    /// links that only the daemon held.
     pub fn restart(&mut self) {
         self.fault = None;
         self.crashed = false;
+        for hook in self.hooks.values_mut() {
+            hook.link.take_if(|link| !link.pinned);
+        }
     }
 
     /// What was asked for that a correct planner never asks for.
@@ -296,6 +311,7 @@ impl Simulator {
             link: hook.link.as_ref().map(|link| ObservedLink {
                 program_id: link.program_id,
                 interface_index: link.interface_index,
+                pinned: link.pinned,
             }),
             chains: hook.chains.iter().map(|(&sequence, chain)| (sequence, chain.into())).collect(),
             folded: hook.folded,

@@ -50,6 +50,7 @@ pub(crate) enum Event {
     LoseProgram(ProgramName),
     DetachLink(&'static str),
     LoseLink(&'static str),
+    ReplaceProgram(&'static str),
     ExchangeNames(&'static str, &'static str),
 }
 
@@ -71,6 +72,9 @@ impl Event {
                 let _detached = host.detach_link(&hook(name));
             }
             Self::LoseLink(name) => host.lose_link(&hook(name)),
+            Self::ReplaceProgram(name) => {
+                let _id = host.replace_program(&hook(name));
+            }
             Self::ExchangeNames(one, other) => {
                 host.rename_interface(&interface(one), &interface("aside"));
                 host.rename_interface(&interface(other), &interface(one));
@@ -184,6 +188,7 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => name().prop_map(Event::LoseChains),
         1 => name().prop_map(Event::DetachLink),
         1 => name().prop_map(Event::LoseLink),
+        1 => name().prop_map(Event::ReplaceProgram),
         1 => (name(), name()).prop_map(|(one, other)| Event::ExchangeNames(one, other)),
         1 => name().prop_map(Event::SpoilRecords),
         1 => prop::sample::select(PROGRAMS.to_vec())

@@ -1,3 +1,4 @@
+mod drift;
 mod kills;
 mod lifecycle;
 mod refusals;
