@@ -1,35 +1,102 @@
-//! Compiles the test objects with clang.
+//! Compiles the test objects with clang, and lists the kept cases of the equivalence test.
 
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it than this script")]
+#[path = "src/pool.rs"]
+mod pool;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where failing cases of the equivalence test are kept.
+const CASES: &str = "tests/ring/vm/equivalence/cases";
+/// Where the sources of the built-in programs are.
+const BUILTINS: &str = "../../bpf";
+
 fn main() {
     println!("cargo::rerun-if-changed=objects");
+    println!("cargo::rerun-if-changed=src/pool.rs");
+    println!("cargo::rerun-if-changed={BUILTINS}");
+    println!("cargo::rerun-if-changed={CASES}");
     println!("cargo::rerun-if-env-changed=CLANG");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let headers = std::env::var("DEP_POINTSMAN_BPF_PROGRAMS_HEADERS")
-        .expect("pointsman-bpf says where libbpf's headers are");
-    let sources = std::fs::read_dir("objects").expect("the folder of test objects");
-    for source in sources.map(|entry| entry.expect("readable folder").path()) {
-        if source.extension().is_some_and(|extension| extension == "c") {
-            compile(&source, &out, &headers);
-        }
+    let objects = files("objects", "c");
+    for source in &objects {
+        let name = stem(source);
+        // One object shows what happens without type information.
+        let debug: &[&str] = if name == "nobtf" { &[] } else { &["-g"] };
+        compile(source, &out.join(name).with_extension("o"), debug);
     }
+    compile(Path::new("objects/chain/enter.c"), &out.join("enter.o"), &["-g"]);
+    for (object, steps) in steps() {
+        let local = Path::new("objects").join(object).with_extension("c");
+        let source = if objects.contains(&local) {
+            local
+        } else {
+            Path::new(BUILTINS).join(object).with_extension("c")
+        };
+        let source = std::fs::canonicalize(&source).expect("the source of a pooled program");
+        let defined =
+            [format!("-DSOURCE=\"{}\"", source.display()), format!("-DSTEPS={}", steps.join(" "))];
+        let options = ["-g", "-Iobjects/chain", &defined[0], &defined[1]];
+        let step = Path::new("objects/chain/step.c");
+        compile(step, &out.join(format!("step-{object}.o")), &options);
+    }
+    keep_cases(&out);
 }
 
-fn compile(source: &Path, out: &Path, headers: &str) {
-    let name = source.file_stem().expect("a .c file has a stem");
+/// Per object of the pool the steps that are made of it.
+fn steps() -> BTreeMap<&'static str, Vec<String>> {
+    let mut steps: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    let pooled = pool::POOL.iter().map(|program| (program.object, program.entry));
+    let targets = pool::JUMPS.iter().map(|jump| (jump.object, jump.to));
+    for (object, entry) in pooled.chain(targets) {
+        let step = format!("STEP({entry})");
+        let steps = steps.entry(object).or_default();
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+/// Writes `cases.rs`: name and text of every kept case. They are built in, because the emulated
+/// machine runs nothing but the binary.
+fn keep_cases(out: &Path) {
+    let mut list = String::from("&[");
+    for case in files(CASES, "json") {
+        let path = std::fs::canonicalize(&case).expect("a kept case");
+        list += &format!("({:?}, include_str!({path:?})),", stem(&case));
+    }
+    std::fs::write(out.join("cases.rs"), list + "]").expect("OUT_DIR can be written");
+}
+
+/// The files of a folder that end so, sorted.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{folder}: {e}"));
+    let paths = entries.map(|entry| entry.expect("readable folder").path());
+    let mut found: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    found.sort();
+    found
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).expect("a name in ASCII")
+}
+
+fn compile(source: &Path, object: &Path, options: &[&str]) {
+    let headers = std::env::var("DEP_POINTSMAN_BPF_PROGRAMS_HEADERS")
+        .expect("pointsman-bpf says where libbpf's headers are");
     let clang = std::env::var_os("CLANG").unwrap_or_else(|| "clang".into());
-    // One object shows what happens without type information.
-    let debug: &[&str] = if name == "nobtf" { &[] } else { &["-g"] };
     let output = Command::new(&clang)
-        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-Wall", "-Werror", "-I", headers])
+        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-Wall", "-Werror", "-I", &headers])
         .arg(format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH))
-        .args(debug)
+        .args(options)
         .arg("-c")
         .arg(source)
         .arg("-o")
-        .arg(out.join(name).with_extension("o"))
+        .arg(object)
         .output();
     match output {
         Ok(output) if output.status.success() => {}

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod members;
 pub mod netns;
 pub mod packets;
+pub mod pool;
 pub mod random;
 pub mod traffic;
 
