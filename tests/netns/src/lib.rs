@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bpffs;
+pub mod census;
 pub mod daemon;
 pub mod members;
 pub mod netns;

@@ -47,7 +47,16 @@ impl Netns {
     /// # Errors
     /// What `ip` says.
     pub fn ip(&self, arguments: &[&str]) -> Result<()> {
-        ip(&[&["-n", &self.name], arguments].concat())
+        ip(&[&["-n", &self.name], arguments].concat()).map(drop)
+    }
+
+    /// Runs `ip -json` in the namespace and gives what it prints.
+    ///
+    /// # Errors
+    /// What `ip` says, or that it is not JSON.
+    pub fn ip_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let printed = ip(&[&["-n", &self.name, "-json"], arguments].concat())?;
+        serde_json::from_slice(&printed).context("ip prints JSON")
     }
 
     /// Runs `work` on a thread in the namespace. What it spawns is in it too.
@@ -148,7 +157,7 @@ impl Pair {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+fn ip(arguments: &[&str]) -> Result<Vec<u8>> {
     let output = Command::new("ip")
         .args(arguments)
         .stdin(Stdio::null())
@@ -157,5 +166,5 @@ fn ip(arguments: &[&str]) -> Result<()> {
     if !output.status.success() {
         bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(output.stdout)
 }
