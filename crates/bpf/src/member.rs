@@ -56,7 +56,7 @@ impl Member {
         Self::prepare(object, &program, &MapHome::Anonymous, rounding, None)
     }
 
-    /// Opens, sets globals and map contents as `program` wants, creates or reuses its maps as
+    /// Opens, sets globals and checks map entries as `program` wants, creates or reuses its maps as
     /// `home` says, and loads it alone: that names the guilty one while it is one, and gives the
     /// facts. `known` facts of the same program spare loading it alone again.
     ///

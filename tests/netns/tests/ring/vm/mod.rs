@@ -2,6 +2,7 @@ mod builtins;
 mod chain;
 mod equivalence;
 mod hostile;
+mod longest;
 mod members;
 mod pins;
 mod survive;
