@@ -188,7 +188,23 @@ fn a_lone_member_costs_a_few_instructions() {
     let alone = [member(&code, Form::Inlined, ActionSet::PASS, true)];
     let uncounted = Frame { counter: None, ..frame(ContextHome::Nowhere, 1) };
     assert_eq!(assemble(&alone, &uncounted).unwrap().instructions.len(), 6);
-    assert_eq!(assemble(&alone, &frame(ContextHome::Nowhere, 1)).unwrap().instructions.len(), 33);
+    assert_eq!(assemble(&alone, &frame(ContextHome::Nowhere, 1)).unwrap().instructions.len(), 31);
+}
+
+#[test]
+fn counting_takes_one_register_that_every_packet_has_to_save() {
+    let code = [Insn::mov32_imm(0, 2), Insn::exit()];
+    let several = ActionSet::PASS.with(Action::Tx);
+    let chain = [
+        member(&code, Form::Inlined, ActionSet::PASS, true),
+        member(&code, Form::Inlined, several, true),
+        member(&code, Form::Inlined, ActionSet::PASS, false),
+    ];
+    let fused = assemble(&chain, &frame(ContextHome::Slot { slot: -8 }, 3)).unwrap();
+    let saved = |insn: &Insn| (6..10).contains(&insn.dst).then_some(insn.dst);
+    let used: std::collections::BTreeSet<u8> =
+        fused.instructions.iter().filter_map(saved).collect();
+    assert_eq!(used, [7].into());
 }
 
 #[test]

@@ -12,10 +12,13 @@ use pointsman_model::{Action, ActionSet, Verdicts};
 /// reaches 32,767 instructions.
 const ISLAND_REACH: usize = 30_000;
 
-/// The registers that count: r6 may hold the context, r0 to r5 do not survive a call.
+/// Where a verdict is kept while it is counted: r6 may hold the context, r0 to r5 do not survive a
+/// call. Every packet pays for saving and restoring each register above r5 that is used anywhere in
+/// the program, so there is one.
 const VERDICT: u8 = 7;
-const INDEX: u8 = 8;
-const CELL: u8 = 9;
+
+/// The most instructions of the code through which packets leave the chain at one member.
+const LEAVE: usize = 20;
 
 /// Puts down a whole program.
 pub(crate) fn build(
@@ -198,38 +201,26 @@ impl Builder<'_> {
 
     /// A generous estimate of the next island's length.
     fn island_len(&self) -> usize {
-        64 + 2 * self.leaving.len()
+        64 + LEAVE * self.leaving.len()
     }
 
-    /// The code through which packets leave the chain: per member a few instructions that say
-    /// where, then the counter they share.
+    /// The code through which packets leave the chain: each member's own, because a place known in
+    /// advance needs no register.
     fn island(&mut self) -> Result<(), AssembleError> {
         let leaving = std::mem::take(&mut self.leaving);
-        if leaving.is_empty() {
-            return Ok(());
-        }
-        let mut to_counter = Vec::new();
-        for (at, leave) in leaving.iter().enumerate() {
+        for leave in &leaving {
             self.aim(leave.jump, self.here())?;
-            if self.frame.counter.is_none() {
-                continue;
-            }
-            self.line(leave.glue);
-            self.push(Insn::mov32_imm(CELL, cell_offset(leave.member)));
-            if at + 1 < leaving.len() {
-                to_counter.push(self.here());
-                self.push(Insn::jump());
+            if self.frame.counter.is_some() {
+                self.line(leave.glue);
+                self.count_variable(leave.member);
+                self.push(Insn::mov32(0, VERDICT));
+                self.push(Insn::exit());
             }
         }
-        for jump in to_counter {
-            self.aim(jump, self.here())?;
+        if !leaving.is_empty() && self.frame.counter.is_none() {
+            self.line(self.frame.glue);
+            self.push(Insn::exit());
         }
-        self.line(self.frame.glue);
-        if self.frame.counter.is_some() {
-            self.count_in_cell();
-            self.push(Insn::mov32(0, VERDICT));
-        }
-        self.push(Insn::exit());
         Ok(())
     }
 
@@ -240,38 +231,27 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Counts the verdict in r0 for `member` and leaves it in the verdict register.
+    /// Counts the verdict in r0 for `member` and leaves it in the verdict register. A verdict above
+    /// the actions is counted as invalid.
     fn count_variable(&mut self, member: usize) {
-        if self.frame.counter.is_some() {
-            self.push(Insn::mov32_imm(CELL, cell_offset(member)));
-            self.count_in_cell();
-        }
-    }
-
-    /// Counts the verdict in r0 in the cell whose offset is in the cell register. A verdict above
-    /// the actions is counted as invalid. The verdict stays in its register.
-    fn count_in_cell(&mut self) {
         let Some(counter) = self.frame.counter else { return };
         const LAST: i32 = Verdicts::LEN as i32 - 1;
+        const INDEX: u8 = 1;
         self.push(Insn::mov32(VERDICT, 0));
-        self.push(Insn::mov32(INDEX, 0));
+        self.row(counter);
+        self.push(Insn::mov32(INDEX, VERDICT));
         self.push(Insn::jle64_imm(INDEX, LAST, 1));
         self.push(Insn::mov32_imm(INDEX, LAST));
         self.push(Insn::shl64_imm(INDEX, 3));
-        self.push(Insn::add64(CELL, INDEX));
-        self.row(counter);
-        self.push(Insn::add64(0, CELL));
-        self.increment(counter, 0);
+        self.push(Insn::add64(0, INDEX));
+        self.increment(counter, Counter::cell(Some(member)));
     }
 
     /// Counts one packet at a place known now. Leaves nothing in registers.
     fn count_constant(&mut self, offset: usize) {
         let Some(counter) = self.frame.counter else { return };
         self.row(counter);
-        self.increment(
-            counter,
-            i16::try_from(offset).expect("invariant: only the first cell is known in advance"),
-        );
+        self.increment(counter, offset);
     }
 
     /// r0 = offset of this CPU's row. The mask shows the verifier that the row exists; XDP runs
@@ -285,7 +265,8 @@ impl Builder<'_> {
     }
 
     /// Adds one at r0 + `offset` of the value.
-    fn increment(&mut self, counter: Counter, offset: i16) {
+    fn increment(&mut self, counter: Counter, offset: usize) {
+        let offset = i16::try_from(offset).expect("invariant: a chain is at most MAX_CHAIN long");
         for half in Insn::map_value(1, counter.map) {
             self.push(half);
         }
@@ -370,11 +351,6 @@ fn keeps_context(member: &Member<'_>, shape: &Shape) -> bool {
     let main = &member.instructions[..shape.main_len(member.instructions.len())];
     let counts_itself = !member.enforce || member.actions.len() > 1;
     member.form == Form::Inlined && !counts_itself && slots(main).all(|(_, insn)| insn.keeps(1))
-}
-
-fn cell_offset(member: usize) -> i32 {
-    i32::try_from(Counter::cell(Some(member)))
-        .expect("invariant: a chain is at most MAX_CHAIN long")
 }
 
 /// Corrects the distances in a member's calls: its first `kept` instructions lie at `inlined_at`,
