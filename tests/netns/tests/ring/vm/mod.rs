@@ -2,7 +2,7 @@ mod builtins;
 mod chain;
 mod equivalence;
 mod hostile;
-mod longest;
+mod long;
 mod members;
 mod pins;
 mod survive;

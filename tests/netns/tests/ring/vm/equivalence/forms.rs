@@ -188,9 +188,8 @@ fn tail_calls(
 /// The documented rule, one program after the other.
 fn one_by_one(members: &[(&Place, &Program)], packets: &[Packet]) -> Result<Outcome, String> {
     let mut counts = ExitCounts { members: vec![Verdicts::default(); members.len()], end: 0 };
-    let mut outcome = run(members, packets, Make::Alone, |packet| {
-        Ok(play(members, packet.to_vec(), &mut counts))
-    })?;
+    let mut outcome =
+        run(members, packets, Make::Alone, |packet| play(members, packet.to_vec(), &mut counts))?;
     outcome.counts = Some(counts);
     Ok(outcome)
 }
@@ -199,10 +198,10 @@ fn play(
     members: &[(&Place, &Program)],
     mut packet: Vec<u8>,
     counts: &mut ExitCounts,
-) -> (u32, Vec<u8>) {
+) -> Result<(u32, Vec<u8>), String> {
     let mut meta = 0;
     for (at, (place, program)) in members.iter().enumerate() {
-        let verdict = run_alone(program, &mut packet, &mut meta);
+        let verdict = run_alone(program, &mut packet, &mut meta)?;
         let action = Action::ALL.into_iter().find(|action| action.code() == verdict);
         let goes_on = action.is_some_and(|action| place.actions.contains(action));
         // A packet is counted where it leaves; on the way only where it cannot be told from that.
@@ -212,15 +211,15 @@ fn play(
             counts.members[at] = Verdicts::from_array(all);
         }
         if place.enforce && !goes_on {
-            return (verdict, packet);
+            return Ok((verdict, packet));
         }
     }
     counts.end += 1;
-    (Action::Pass.code(), packet)
+    Ok((Action::Pass.code(), packet))
 }
 
 /// Runs the program as libbpf loaded it. The packet starts with `meta` bytes of metadata.
-fn run_alone(program: &Program, packet: &mut Vec<u8>, meta: &mut u32) -> u32 {
+fn run_alone(program: &Program, packet: &mut Vec<u8>, meta: &mut u32) -> Result<u32, String> {
     let name = &program.name;
     let length = u32::try_from(packet.len()).expect("a short packet");
     // struct xdp_md: data, data_end, data_meta, and three that stay zero.
@@ -238,12 +237,12 @@ fn run_alone(program: &Program, packet: &mut Vec<u8>, meta: &mut u32) -> u32 {
         ..ProgramInput::default()
     };
     let ran = loaded.expect("the entry").test_run(input);
-    let ran = ran.unwrap_or_else(|e| panic!("{name}: {e}"));
+    let ran = ran.map_err(|e| format!("{name} alone: {e}"))?;
     let after = ran.data.expect("the packet").to_vec();
     assert!(after.len() < room, "{name}: the packet is cut");
     let context = ran.context.expect("the context");
     *meta = u32::from_ne_bytes(context[..4].try_into().expect("four bytes"));
     let verdict = ran.return_value;
     *packet = after;
-    verdict
+    Ok(verdict)
 }

@@ -7,7 +7,7 @@ use pointsman_model::ActionSet;
 /// A test run takes no shorter packet: Ethernet's header.
 const SHORTEST: usize = 14;
 /// Enough for the longest case; a limit so that it ends on slow machines.
-const ATTEMPTS: usize = 2_000;
+const ATTEMPTS: usize = 1_000;
 
 /// The smallest case found that fails as `fails` says, with what it says of it.
 pub(super) fn shrink(

@@ -3,6 +3,10 @@
 //! Each program of the pool is compiled once more with the chain's rule behind it
 //! (`objects/chain/step.c`). clang, libbpf and the kernel's own tail calls make the chain: nothing
 //! of it comes from what makes fused ones.
+//!
+//! Every program of the pool can be a step, also those that tail-call themselves. The kernel allows
+//! a packet 33 tail calls (`MAX_TAIL_CALL_CNT`): more than the longest random chain has members and
+//! its members make.
 
 use super::case::Place;
 use super::pool::{Program, same_map};

@@ -1,9 +1,9 @@
-//! The longest chain of programs that do something: 64 members, of which 30 parse packets, look
+//! A long chain of programs that do something: 64 members, of which 30 parse packets, look
 //! addresses and ports up and count, each with maps or globals of its own.
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use pointsman_bpf::{MapHome, Member, Slot, builtin};
-use pointsman_model::document::{Builtin, MAX_CHAIN};
+use pointsman_model::document::Builtin;
 use pointsman_model::{Action, Verdicts};
 use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::members::{fuse, member, member_with, prepare, resolved, rounding, run, slot};
@@ -11,6 +11,7 @@ use pointsman_netns::packets::Frame;
 use serde_json::{Value, json};
 use std::path::Path;
 
+const MEMBERS: usize = 64;
 const FILTERS: usize = 3;
 const BLOCKLISTS: usize = 6;
 const PORTS: usize = 12;
@@ -103,12 +104,12 @@ fn sixty_four_members_of_which_thirty_are_real_load_and_run() {
     ];
     let mut others = others.iter().cycle().take(6).chain([("verdict", "v_opaque")].iter().cycle());
     // One of the others behind each of the real ones, then the rest of them.
-    for at in 0..MAX_CHAIN - members.len() {
+    for at in 0..MEMBERS - members.len() {
         let (object, entry) = others.next().expect("without an end");
         let place = (2 * at + 1).min(members.len());
         members.insert(place, (Does::Passes, member(object, entry)));
     }
-    assert_eq!(members.len(), MAX_CHAIN);
+    assert_eq!(members.len(), MEMBERS);
     let slots: Vec<Slot<'_>> = members.iter().map(|(_, member)| slot("m", member)).collect();
     let chain = fuse(&slots);
 
