@@ -2,6 +2,9 @@
 //!
 //! Names do not tell one test's objects from another's that runs beside it. So the maps of some
 //! objects get names that nobody else uses: what has them, or uses them, is this test's.
+//!
+//! Nobody should list maps with other tools meanwhile: that may make the kernel keep a program array
+//! for ever (`objects/census.c` says how), which then counts as left over.
 
 use libbpf_rs::query::{LinkInfoIter, ProgInfoIter, ProgInfoQueryOptions};
 use libbpf_rs::{Iter, Link, Object, ObjectBuilder};
