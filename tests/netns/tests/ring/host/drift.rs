@@ -3,6 +3,7 @@
 use super::{document, scene};
 use libbpf_rs::{Link, ObjectBuilder};
 use pointsman_netns::daemon::{Daemon, Host};
+use pointsman_netns::foreign;
 use pointsman_netns::netns::Pair;
 use pointsman_netns::object_path;
 use pointsman_netns::traffic::received;
@@ -125,31 +126,15 @@ fn a_host_of_which_all_pins_are_removed_filters_on_and_has_them_again() {
 fn a_foreign_program_in_our_place_stays_until_its_owner_takes_it() {
     let scene = Scene::new("repair");
     scene.link().detach().unwrap();
-    let ip = |arguments: &[&str]| scene.pair.right.ip(arguments).unwrap();
-    let object = object_path("verdict");
-    let mode = match scene.daemon.hook()["mode"].as_str() {
-        Some("skb") => "xdpgeneric",
-        _ => "xdpdrv",
-    };
     // Whoever is first has the place; a repair may have come before.
     scene.daemon.hook_until("repair", |hook| hook["drift"]["repaired"] == true);
     scene.link().detach().unwrap();
-    ip(&[
-        "link",
-        "set",
-        "dev",
-        "v1",
-        mode,
-        "object",
-        object.to_str().unwrap(),
-        "program",
-        "v_pass",
-    ]);
+    foreign::attach(&scene.pair.right, "v1", "verdict", "v_pass").unwrap();
     let displaced =
         scene.daemon.hook_until("displacement", |hook| hook["drift"]["kind"] == "displaced");
     assert_eq!(displaced["state"], "drifted", "{displaced:#}");
     assert!(!scene.filters(), "what is not ours stays");
-    ip(&["link", "set", "dev", "v1", mode, "off"]);
+    scene.pair.right.ip(&["link", "set", "dev", "v1", "xdp", "off"]).unwrap();
     scene.daemon.hook_until("return", |hook| hook["state"] == "running");
     assert!(scene.filters());
 }

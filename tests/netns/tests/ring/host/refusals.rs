@@ -3,7 +3,7 @@
 use super::{document, passing, program, scene};
 use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::netns::Pair;
-use pointsman_netns::object_path;
+use pointsman_netns::{foreign, object_path};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -221,18 +221,7 @@ fn a_foreign_program_is_named_and_left_alone() {
     let ip = |arguments: &[&str]| steady.pair.right.ip(arguments).unwrap();
     ip(&["link", "add", "w0", "type", "veth", "peer", "name", "w1"]);
     ip(&["link", "set", "w0", "up"]);
-    let object = object_path("verdict");
-    ip(&[
-        "link",
-        "set",
-        "dev",
-        "w0",
-        "xdp",
-        "object",
-        object.to_str().unwrap(),
-        "program",
-        "v_drop",
-    ]);
+    foreign::attach(&steady.pair.right, "w0", "verdict", "v_drop").unwrap();
     let foreign = |status: &Value| status["foreign"][0]["attachment"].clone();
     let before = foreign(&steady.daemon.status());
     assert_eq!(before["name"], "v_drop", "{before:#}");
