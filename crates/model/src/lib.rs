@@ -11,8 +11,10 @@ pub mod chain;
 pub mod document;
 pub mod facts;
 pub mod ids;
+pub mod nic;
 pub mod observed;
 pub mod plan;
+pub mod preflight;
 pub mod status;
 
 pub use action::{Action, ActionSet, Verdicts};

@@ -1,6 +1,7 @@
 //! What is there: interfaces, and our own pins.
 
 use crate::chain::{ChainRecord, Sequence};
+use crate::nic::NicFacts;
 use crate::{Fingerprint, HookId, InterfaceName, MapName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub struct ObservedInterface {
     pub mtu: u32,
     /// The XDP program attached to it, whoever did it.
     pub attached: Option<Attachment>,
+    /// Its card and driver. Read where a plan needs them.
+    pub nic: NicFacts,
 }
 
 /// An XDP program on an interface.

@@ -6,23 +6,29 @@ use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainRecord, Counted};
 use pointsman_model::document::Builtin;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::nic::NicFacts;
 use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
 use pointsman_model::plan::{BuildChain, ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{Fingerprint, HookId, InterfaceName, ProgramName};
+use pointsman_netdev::{Interface, Nics};
 use pointsman_plan as plan;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// Where sysfs is: drivers are found in it.
+const SYS: &str = "/sys";
 
 /// This host's kernel, with our pins under one directory.
 #[derive(Debug)]
 pub struct LinuxKernel {
     store: Store,
     bpffs: PathBuf,
-    probe: Probe,
     caps: plan::Caps,
-    /// Whether interfaces have native XDP: asking costs several system calls, and the answer
-    /// stays the same while the interface lives.
+    nics: Nics,
+    /// The interfaces as they were observed last.
+    found: BTreeMap<InterfaceName, Interface>,
+    /// Whether interfaces have native XDP: the answer stays the same while the interface lives.
     native: BTreeMap<(InterfaceName, u32), bool>,
 }
 
@@ -34,17 +40,19 @@ impl LinuxKernel {
     pub fn open(bpffs: &Path) -> Result<Self, pointsman_bpf::Error> {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
-        let caps =
-            plan::Caps { stack_rounding: probe.stack_rounding, freplace: probe.freplace.clone() };
-        Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
+        let caps = caps(&probe);
+        let (found, native) = (BTreeMap::new(), BTreeMap::new());
+        let nics = Nics::new(Path::new(SYS));
+        Ok(Self { store, bpffs: bpffs.to_owned(), caps, nics, found, native })
     }
 
     fn interfaces(&mut self) -> Result<BTreeMap<InterfaceName, ObservedInterface>, KernelError> {
         let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
         self.native.retain(|(name, index), _| found.get(name).is_some_and(|i| i.index == *index));
+        self.nics.forget_all_but(&found);
         let mut observed = BTreeMap::new();
-        for (name, interface) in found {
-            let native_xdp = self.native_xdp(&name, interface.index);
+        for (name, interface) in &found {
+            let native_xdp = self.native_xdp(name, interface.index);
             let attached = interface.xdp.map(|(program_id, mode)| Attachment {
                 program_id,
                 name: pointsman_bpf::program_by_id(program_id)
@@ -53,28 +61,20 @@ impl LinuxKernel {
                     .map(|program| program.name),
                 mode,
             });
-            let interface = ObservedInterface {
-                index: interface.index,
-                native_xdp,
-                loopback: interface.loopback,
-                mtu: interface.mtu,
-                attached,
-            };
-            observed.insert(name, interface);
+            let interface = interface.observed(native_xdp, NicFacts::default());
+            observed.insert(name.clone(), ObservedInterface { attached, ..interface });
         }
+        self.found = found;
         Ok(observed)
     }
 
     fn native_xdp(&mut self, name: &InterfaceName, index: u32) -> Option<bool> {
-        if !self.probe.tells_features {
-            return None;
-        }
         let key = (name.clone(), index);
         if let Some(&known) = self.native.get(&key) {
             return Some(known);
         }
         // An interface that vanished meanwhile is left to the planner, which finds it missing.
-        let native = pointsman_bpf::native_xdp(index).ok()?;
+        let native = self.nics.xdp_features(index)?.basic;
         self.native.insert(key, native);
         Some(native)
     }
@@ -96,6 +96,16 @@ impl LinuxKernel {
         let record = ChainRecord { generation: step.generation, spec: step.spec.clone() };
         let rounding = self.caps.stack_rounding;
         self.store.build_chain(&step.chain, &record, &members, rounding).map_err(told)
+    }
+}
+
+/// What the planner must know of a kernel.
+fn caps(probe: &Probe) -> plan::Caps {
+    plan::Caps {
+        stack_rounding: probe.stack_rounding,
+        freplace: probe.freplace.clone(),
+        page_size: probe.page_size,
+        cpus: probe.cpus,
     }
 }
 
@@ -141,6 +151,16 @@ impl Kernel for LinuxKernel {
             hooks: self.store.hooks().map_err(failed)?,
             programs: self.store.programs().map_err(failed)?,
         })
+    }
+
+    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceName>) {
+        for name in names {
+            if let (Some(interface), Some(found)) =
+                (observed.interfaces.get_mut(name), self.found.get(name))
+            {
+                interface.nic = self.nics.facts(found, &self.found);
+            }
+        }
     }
 
     fn inspect(
@@ -215,6 +235,7 @@ impl Kernel for LinuxKernel {
             translated_bytes: info.translated_bytes,
             jited_bytes: info.jited_bytes,
             frags: live.is_some_and(|(_, record, _)| record.spec.frags),
+            verified_instructions: info.verified_instructions,
         }))
     }
 
@@ -227,6 +248,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn doctor(&mut self) -> Doctor {
-        pointsman_bpf::doctor(&self.bpffs)
+        let mut doctor = pointsman_bpf::doctor(&self.bpffs);
+        doctor.checks.extend(match pointsman_netdev::interfaces() {
+            Ok(all) => plan::examine(&self.nics.examine(&all), self.caps.page_size),
+            Err(error) => vec![plan::unseen(&error.to_string())],
+        });
+        doctor
     }
 }

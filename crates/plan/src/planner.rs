@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, Load, used};
 use crate::hook::{Context, HookPlan, remove, want};
+use crate::preflight::preflight;
 use crate::programs::{losses, prepare, release};
 use crate::{Caps, Options, Wanted};
 use pointsman_model::HookId;
@@ -44,7 +45,9 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
     let mut notes = unused(wanted);
     notes.extend(losses(&hooks, &catalog, observed));
     let steps = prepare(&running, &catalog, observed);
-    assemble(document.generation, steps, notes, hooks, observed)
+    let (warnings, budgets) = preflight(&hooks, &catalog, observed, caps);
+    let plan = assemble(document.generation, steps, notes, hooks, observed);
+    Plan { warnings, budgets, ..plan }
 }
 
 /// Plans the removal of all that is ours. What is not ours is not looked at.

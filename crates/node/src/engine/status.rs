@@ -4,6 +4,7 @@ use super::{Engine, unix_ms};
 use pointsman_model::api::Problem;
 use pointsman_model::observed::{Observed, ObservedHook, ObservedInterface};
 use pointsman_model::plan::{HookChange, Note, Refusal};
+use pointsman_model::preflight::Warning;
 use pointsman_model::status::{
     Counters, ForeignProgram, HookCounters, HookState, HookStatus, MemberStatus, Status,
 };
@@ -35,7 +36,14 @@ impl Engine {
             foreign: foreign(&observed),
             refusals: of_no_hook.cloned().collect(),
             notes,
+            warnings: self.warnings(),
         })
+    }
+
+    /// What the last plan warned of, without what was over with its steps.
+    fn warnings(&self) -> Vec<Warning> {
+        let all = self.last.warnings.iter();
+        all.filter(|warning| !warning.kind.is_about_the_change()).cloned().collect()
     }
 
     pub(super) fn counters(&mut self) -> Result<Counters, Problem> {
@@ -201,6 +209,7 @@ fn owner(name: Option<&str>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_model::nic::NicFacts;
     use pointsman_model::observed::{AttachMode, Attachment, ObservedLink};
 
     fn interface(program_id: Option<u32>) -> ObservedInterface {
@@ -209,7 +218,14 @@ mod tests {
             name: Some("xdp_dispatcher".into()),
             mode: AttachMode::Skb,
         });
-        ObservedInterface { index: 3, native_xdp: None, loopback: false, mtu: 1500, attached }
+        ObservedInterface {
+            index: 3,
+            native_xdp: None,
+            loopback: false,
+            mtu: 1500,
+            attached,
+            nic: NicFacts::default(),
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod execute;
 
 use pointsman_model::chain::{ChainRecord, ChainSpec, Sequence};
+use pointsman_model::nic::NicFacts;
 use pointsman_model::observed::{
     AttachMode, Attachment, Observed, ObservedChain, ObservedHook, ObservedInterface, ObservedLink,
     ObservedProgram,
@@ -56,6 +57,8 @@ struct Interface {
     index: u32,
     native_xdp: Option<bool>,
     loopback: bool,
+    mtu: u32,
+    nic: NicFacts,
     foreign: Option<Attachment>,
 }
 
@@ -125,9 +128,17 @@ impl Simulator {
         self.remove_interface(name);
         self.last_index += 1;
         let index = self.last_index;
-        let interface = Interface { index, native_xdp, loopback, foreign: None };
+        let (mtu, nic) = (1500, NicFacts::default());
+        let interface = Interface { index, native_xdp, loopback, mtu, nic, foreign: None };
         self.interfaces.insert(name.clone(), interface);
         index
+    }
+
+    /// Says what an interface's card and driver are like, and its MTU in bytes.
+    pub fn set_nic(&mut self, name: &InterfaceName, mtu: u32, nic: NicFacts) {
+        if let Some(interface) = self.interfaces.get_mut(name) {
+            (interface.mtu, interface.nic) = (mtu, nic);
+        }
     }
 
     /// Deletes an interface. A link on it stays pinned and is dead.
@@ -247,7 +258,7 @@ impl Simulator {
             index: interface.index,
             native_xdp: interface.native_xdp,
             loopback: interface.loopback,
-            mtu: 1500,
+            mtu: interface.mtu,
             attached: interface.foreign.clone().or_else(|| {
                 self.link_on(interface.index).map(|link| Attachment {
                     program_id: link.program_id,
@@ -255,6 +266,7 @@ impl Simulator {
                     mode: link.mode,
                 })
             }),
+            nic: interface.nic.clone(),
         };
         let hook = |hook: &Hook| ObservedHook {
             link: hook.link.as_ref().map(|link| ObservedLink {
