@@ -24,7 +24,8 @@ pub struct Observed {
 pub struct ObservedInterface {
     /// The kernel's number for it.
     pub index: u32,
-    /// Whether its driver runs XDP natively; `None`: the kernel does not say (before 6.3).
+    /// Whether its driver runs XDP natively, which can change with its queues; `None`: the kernel
+    /// does not say (before 6.3), or it was not asked. Read where a plan needs it.
     pub native_xdp: Option<bool>,
     /// Whether it is the loopback interface, which has no native XDP.
     pub loopback: bool,

@@ -49,10 +49,10 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The interface as a planner sees it, without what is attached to it. `native_xdp` is whether
-    /// its driver runs XDP, where the kernel says so.
+    /// The interface as a planner sees it, without what is attached to it.
     #[must_use]
-    pub fn observed(&self, native_xdp: Option<bool>, nic: NicFacts) -> ObservedInterface {
+    pub fn observed(&self, nic: NicFacts) -> ObservedInterface {
+        let native_xdp = nic.xdp.map(|xdp| xdp.basic);
         let Self { index, loopback, mtu, xdp: _, kind: _, device: _, peer: _ } = *self;
         ObservedInterface { index, native_xdp, loopback, mtu, attached: None, nic }
     }

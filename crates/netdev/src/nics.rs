@@ -2,7 +2,7 @@
 
 use crate::{Device, Ethtool, Interface, peer_mtu};
 use pointsman_model::InterfaceName;
-use pointsman_model::nic::{Driver, NicFacts, Peer, XdpFeatures};
+use pointsman_model::nic::{Driver, NicFacts, Peer};
 use pointsman_model::observed::ObservedInterface;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Nics {
         let index = interface.index;
         NicFacts {
             driver,
-            xdp: self.xdp_features(index),
+            xdp: self.ethtool().and_then(|ethtool| ethtool.xdp_features(index)),
             channels: self.ethtool().and_then(|ethtool| ethtool.channels(index)),
             offloads: self.ethtool().and_then(|ethtool| ethtool.offloads(index)),
             peer,
@@ -59,15 +59,9 @@ impl Nics {
         all: &BTreeMap<InterfaceName, Interface>,
     ) -> BTreeMap<InterfaceName, ObservedInterface> {
         let examine = |(name, interface): (&InterfaceName, &Interface)| {
-            let nic = self.facts(interface, all);
-            (name.clone(), interface.observed(nic.xdp.map(|xdp| xdp.basic), nic))
+            (name.clone(), interface.observed(self.facts(interface, all)))
         };
         all.iter().map(examine).collect()
-    }
-
-    /// What XDP can do on an interface; `None`: the kernel does not say, or it is gone.
-    pub fn xdp_features(&mut self, interface_index: u32) -> Option<XdpFeatures> {
-        self.ethtool()?.xdp_features(interface_index)
     }
 
     /// Forgets interfaces that are gone: their numbers may come again.

@@ -28,8 +28,6 @@ pub struct LinuxKernel {
     nics: Nics,
     /// The interfaces as they were observed last.
     found: BTreeMap<InterfaceName, Interface>,
-    /// Whether interfaces have native XDP: the answer stays the same while the interface lives.
-    native: BTreeMap<(InterfaceName, u32), bool>,
 }
 
 impl LinuxKernel {
@@ -41,18 +39,15 @@ impl LinuxKernel {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
         let caps = caps(&probe);
-        let (found, native) = (BTreeMap::new(), BTreeMap::new());
-        let nics = Nics::new(Path::new(SYS));
-        Ok(Self { store, bpffs: bpffs.to_owned(), caps, nics, found, native })
+        let (nics, found) = (Nics::new(Path::new(SYS)), BTreeMap::new());
+        Ok(Self { store, bpffs: bpffs.to_owned(), caps, nics, found })
     }
 
     fn interfaces(&mut self) -> Result<BTreeMap<InterfaceName, ObservedInterface>, KernelError> {
         let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
-        self.native.retain(|(name, index), _| found.get(name).is_some_and(|i| i.index == *index));
         self.nics.forget_all_but(&found);
         let mut observed = BTreeMap::new();
         for (name, interface) in &found {
-            let native_xdp = self.native_xdp(name, interface.index);
             let attached = interface.xdp.map(|(program_id, mode)| Attachment {
                 program_id,
                 name: pointsman_bpf::program_by_id(program_id)
@@ -61,22 +56,11 @@ impl LinuxKernel {
                     .map(|program| program.name),
                 mode,
             });
-            let interface = interface.observed(native_xdp, NicFacts::default());
+            let interface = interface.observed(NicFacts::default());
             observed.insert(name.clone(), ObservedInterface { attached, ..interface });
         }
         self.found = found;
         Ok(observed)
-    }
-
-    fn native_xdp(&mut self, name: &InterfaceName, index: u32) -> Option<bool> {
-        let key = (name.clone(), index);
-        if let Some(&known) = self.native.get(&key) {
-            return Some(known);
-        }
-        // An interface that vanished meanwhile is left to the planner, which finds it missing.
-        let native = self.nics.xdp_features(index)?.basic;
-        self.native.insert(key, native);
-        Some(native)
     }
 
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
@@ -158,7 +142,9 @@ impl Kernel for LinuxKernel {
             if let (Some(interface), Some(found)) =
                 (observed.interfaces.get_mut(name), self.found.get(name))
             {
-                interface.nic = self.nics.facts(found, &self.found);
+                let attached = interface.attached.take();
+                let nic = self.nics.facts(found, &self.found);
+                *interface = ObservedInterface { attached, ..found.observed(nic) };
             }
         }
     }

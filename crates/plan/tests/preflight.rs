@@ -118,10 +118,10 @@ fn queues_are_counted_where_the_drivers_rule_is_known() {
         all += &show(&queues.collect::<Vec<_>>());
     }
     insta::assert_snapshot!(all, @"
-    Failure Queues eth0/xdp -: driver ena needs as many spare channels as are in use, and 8 of 8 are: it refuses XDP; `ethtool -L eth0 combined 4`
+    Failure Queues eth0/xdp -: driver ena needs as many spare channels as are in use, and 8 of 8 are: it refuses XDP; use 4 channels at most (`ethtool -L eth0`), or `\"mode\": \"skb\"`
     Failure Queues eth0/xdp -: driver bnxt_en takes XDP on combined channels only, and there are none: it refuses XDP; `ethtool -L eth0 rx 0 tx 0 combined 8`
     Warning Queues eth0/xdp -: driver virtio_net wants a queue pair for each of 4 CPUs beside the 4 in use, and there are 4: the verdicts tx and redirect take a lock and are slower; give the guest 8 queue pairs
-    Failure Queues eth0/xdp -: its peer sends through 2 queues, and it receives through 1: the kernel refuses XDP; `ethtool -L eth0 rx 2`, or fewer on the peer
+    Failure Queues eth0/xdp -: its peer sends through 2 queues, and it receives through 1: the kernel refuses native XDP; `ethtool -L eth0 rx 2`, or fewer on the peer
     ");
 }
 

@@ -31,11 +31,17 @@ pub(crate) fn preflight(
     caps: &Caps,
 ) -> (Vec<Warning>, Vec<VerifierBudget>) {
     let (mut warnings, mut budgets) = (Vec::new(), Vec::new());
-    // What is refused stays as it is.
-    for HookPlan { diff, .. } in hooks.iter().filter(|h| h.diff.change != HookChange::Refused) {
+    for HookPlan { diff, .. } in hooks {
+        let interface = observed.interfaces.get(&diff.hook.interface);
+        if diff.change == HookChange::Refused {
+            // It stays as it is, and what would help the new chain is worth knowing.
+            let subject = |interface| Subject { diff, interface, chain: None, caps };
+            warnings.extend(interface.map(subject).as_ref().and_then(rules::veth_queues));
+            continue;
+        }
         let budget = diff.after.as_ref().map(|spec| budget(diff, spec, catalog));
         let mut of_hook: Vec<_> = budget.iter().filter_map(exceeds).collect();
-        if let Some(interface) = observed.interfaces.get(&diff.hook.interface) {
+        if let Some(interface) = interface {
             let chain = diff
                 .after
                 .as_ref()

@@ -18,6 +18,7 @@ const ETHERNET: u32 = 14;
 pub(super) fn all(subject: &Subject<'_>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     warnings.extend(disruptive(subject));
+    warnings.extend(veth_queues(subject));
     if let Some(chain) = subject.chain {
         if subject.native() {
             warnings.extend(mtu(subject, chain));
@@ -182,7 +183,8 @@ fn queues(subject: &Subject<'_>) -> Option<Warning> {
         // ena_xdp_allowed
         "ena" if combined.saturating_mul(2) > max_combined => failure(format!(
             "driver ena needs as many spare channels as are in use, and {combined} of \
-             {max_combined} are: it refuses XDP; `ethtool -L {device} combined {}`",
+             {max_combined} are: it refuses XDP; use {} channels at most (`ethtool -L {device}`), \
+             or `\"mode\": \"skb\"`",
             max_combined / 2
         )),
         // bnxt_xdp_set
@@ -205,17 +207,34 @@ fn queues(subject: &Subject<'_>) -> Option<Warning> {
             "driver ixgbe has 64 transmit queues for XDP, and the host has {cpus} CPUs: the \
              verdicts tx and redirect take a lock and are slower"
         )),
-        // veth_xdp_set; what veth calls rx and tx is never combined
-        "veth" => match nic.peer.and_then(|peer| peer.tx_queues) {
-            Some(peers) if rx > 0 && rx < peers => failure(format!(
-                "its peer sends through {peers} queues, and it receives through {rx}: the kernel \
-                 refuses XDP; `ethtool -L {device} rx {peers}`, or fewer on the peer"
-            )),
-            _ => None,
-        },
         _ => None,
     };
     let (severity, message) = found?;
+    Some(subject.warning(PreflightKind::Queues, severity, None, message))
+}
+
+/// Whether a veth receives through as many queues as its peer sends through: else it has no native
+/// XDP (veth_xdp_set), and kernels that tell of features say so (veth_set_xdp_features). Which is
+/// why this looks at chains that are refused or run in skb mode too.
+pub(super) fn veth_queues(subject: &Subject<'_>) -> Option<Warning> {
+    let nic = &subject.interface.nic;
+    let (channels, peers) = (nic.channels?, nic.peer?.tx_queues?);
+    let veth = nic.driver.as_ref().is_some_and(|driver| driver.name == "veth");
+    let refused = subject.diff.change == HookChange::Refused;
+    if !veth || channels.rx >= peers || !(subject.attaches() || refused) {
+        return None;
+    }
+    let severity = match (subject.native(), refused) {
+        (true, false) => Severity::Failure,
+        (_, true) => Severity::Warning,
+        (false, false) => Severity::Info,
+    };
+    let device = &subject.diff.hook.interface;
+    let message = format!(
+        "its peer sends through {peers} queues, and it receives through {}: the kernel refuses \
+         native XDP; `ethtool -L {device} rx {peers}`, or fewer on the peer",
+        channels.rx
+    );
     Some(subject.warning(PreflightKind::Queues, severity, None, message))
 }
 

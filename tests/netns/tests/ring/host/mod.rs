@@ -1,5 +1,6 @@
 mod kills;
 mod lifecycle;
+mod preflight;
 mod refusals;
 mod traffic;
 
