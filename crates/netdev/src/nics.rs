@@ -1,6 +1,6 @@
 //! What decides how XDP works on an interface, put together.
 
-use crate::{Device, Ethtool, Interface, peer_mtu};
+use crate::{Device, Elsewhere, Ethtool, Interface, PeerLink};
 use pointsman_model::InterfaceName;
 use pointsman_model::nic::{Driver, NicFacts, Peer};
 use pointsman_model::observed::ObservedInterface;
@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Reads the facts of interfaces. What can change while an interface lives is read each time, and
-/// what cannot only once: three short questions an interface, about 20 microseconds.
+/// what cannot only once: three short questions an interface.
 #[derive(Debug)]
 pub struct Nics {
     sys: PathBuf,
     /// Opened when first asked.
     ethtool: Option<Ethtool>,
+    /// The same.
+    elsewhere: Option<Elsewhere>,
     /// Drivers by interface number: a device that gets another driver gets another interface.
     drivers: BTreeMap<u32, (Device, Option<Driver>)>,
 }
@@ -22,7 +24,7 @@ impl Nics {
     /// With sysfs at `sys`.
     #[must_use]
     pub fn new(sys: &Path) -> Self {
-        Self { sys: sys.to_owned(), ethtool: None, drivers: BTreeMap::new() }
+        Self { sys: sys.to_owned(), ethtool: None, elsewhere: None, drivers: BTreeMap::new() }
     }
 
     /// What is known of `interface`, one of `all`. Whatever cannot be read is unknown.
@@ -32,17 +34,7 @@ impl Nics {
         all: &BTreeMap<InterfaceName, Interface>,
     ) -> NicFacts {
         let driver = self.driver(interface);
-        let peer = interface.peer.map(|peer| match peer.namespace {
-            Some(namespace) => {
-                let mtu = peer_mtu(peer.interface_index, namespace).ok().flatten();
-                Peer { mtu, tx_queues: None }
-            }
-            None => {
-                let there = all.values().find(|other| other.index == peer.interface_index);
-                let channels = self.ethtool().and_then(|e| e.channels(peer.interface_index));
-                Peer { mtu: there.map(|other| other.mtu), tx_queues: channels.map(|c| c.tx) }
-            }
-        });
+        let peer = interface.peer.map(|peer| self.peer(peer, all));
         let index = interface.index;
         NicFacts {
             driver,
@@ -80,6 +72,20 @@ impl Nics {
                 driver
             }
         }
+    }
+
+    fn peer(&mut self, peer: PeerLink, all: &BTreeMap<InterfaceName, Interface>) -> Peer {
+        let index = peer.interface_index;
+        if let Some(namespace) = peer.namespace {
+            if self.elsewhere.is_none() {
+                self.elsewhere = Elsewhere::open().ok();
+            }
+            let asked = self.elsewhere.as_mut().and_then(|e| e.mtu(index, namespace).ok());
+            return Peer { mtu: asked, tx_queues: None };
+        }
+        let there = all.values().find(|other| other.index == index);
+        let channels = self.ethtool().and_then(|ethtool| ethtool.channels(index));
+        Peer { mtu: there.map(|other| other.mtu), tx_queues: channels.map(|c| c.tx) }
     }
 
     fn ethtool(&mut self) -> Option<&mut Ethtool> {
