@@ -137,8 +137,12 @@ fn features_are_missed_by_chains_that_use_them() {
     Warning FeatureMissing eth0/xdp sends: sends redirects packets, and driver sfc does not: they are dropped; use `\"mode\": \"skb\"`
     ");
     assert!(attach(&bench, 1500, nic(), &["1 plain"]).warnings.is_empty());
-    // What is not known is not warned of.
+    // What a kernel does not say is only warned of where it matters.
     assert!(attach(&bench, 1500, driver("sfc"), &["2 sends"]).warnings.is_empty());
+    assert!(attach(&bench, 9000, driver("veth"), &["1 plain"]).warnings.is_empty());
+    let plan = attach(&bench, 9000, driver("sfc"), &["1 plain"]);
+    assert_eq!(plan.warnings.len(), 1, "{}", show(&plan.warnings));
+    assert!(plan.warnings[0].message.contains("the kernel does not say"), "{plan:?}");
 }
 
 #[test]
@@ -224,6 +228,15 @@ fn the_doctor_sums_up_interfaces_that_are_alike() {
     host.add_interface(&interface("br0"), Some(false));
     host.set_nic(&interface("br0"), 9000, driver("bridge"));
     host.add_interface(&interface("odd"), None);
+    let virtio = NicFacts {
+        offloads: Some(Offloads { gro_hw: FIXED, lro: ON, ..Offloads::default() }),
+        ..driver("virtio_net")
+    };
+    host.add_interface(&interface("ens3"), Some(true));
+    host.set_nic(&interface("ens3"), 1500, virtio);
+    let large = Some(Peer { mtu: Some(9000), tx_queues: None });
+    host.add_interface(&interface("veth999"), Some(true));
+    host.set_nic(&interface("veth999"), 1500, NicFacts { peer: large, ..veth() });
     host.add_loopback(&interface("lo"));
     let checks = pointsman_plan::examine(&host.observe().interfaces, 4096);
     let lines = checks.iter().map(|check| {
@@ -232,9 +245,11 @@ fn the_doctor_sums_up_interfaces_that_are_alike() {
     });
     insta::assert_snapshot!(lines.collect::<String>(), @"
     br0 Ok: bridge; no native XDP; MTU 9000: chains run in skb mode
+    ens3 Limited: virtio_net; native XDP; MTU 1500: GRO-HW is on and cannot be turned off here; the first chain makes the rings anew
     eth0 Limited: ixgbe 5.19.6; native XDP; MTU 9000; 8 of 63 queue pairs: MTU above 3506: every program must be built as xdp.frags; LRO is on: `ethtool -K DEV lro off` before a chain comes; the first chain takes the link down and up
     odd Ok: driver unknown; the kernel does not say whether it has native XDP; MTU 1500: nothing is in a chain's way
     veth000, veth001, veth002 and 497 more Ok: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500: programs see no VLAN tags (rxvlan is on)
+    veth999 Limited: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500: its peer's MTU is above 3506: every program must be built as xdp.frags; programs see no VLAN tags (rxvlan is on)
     ");
 }
 

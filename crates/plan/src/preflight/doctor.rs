@@ -1,11 +1,11 @@
 //! What a host's interfaces have to offer, as checks. Interfaces that are alike share one.
 
-use super::drivers::{Driver, Effect, Merging, driver};
+use super::drivers::{Buffer, Driver, Effect, Merging, driver};
 use super::rules::one_buffer;
 use crate::chain::list;
 use pointsman_model::InterfaceName;
 use pointsman_model::api::{Check, Health};
-use pointsman_model::nic::Channels;
+use pointsman_model::nic::{Channels, Peer};
 use pointsman_model::observed::ObservedInterface;
 use std::collections::BTreeMap;
 
@@ -111,14 +111,25 @@ fn in_the_way(interface: &ObservedInterface, page_size: u32) -> Vec<String> {
     }
     let mut all = Vec::new();
     let largest = one_buffer(page_size);
-    if interface.mtu > largest {
-        all.push(format!("MTU above {largest}: every program must be built as xdp.frags"));
+    let driver = known(interface);
+    let (mtu, whose) = match (driver.map(|driver| driver.buffer), interface.nic.peer) {
+        (Some(Buffer::PageOfPeer), Some(Peer { mtu: Some(mtu), .. })) => (mtu, "its peer's MTU is"),
+        _ => (interface.mtu, "MTU"),
+    };
+    if mtu > largest && driver.is_none_or(|driver| driver.buffer != Buffer::Unbounded) {
+        all.push(format!("{whose} above {largest}: every program must be built as xdp.frags"));
     }
-    let turns_off = known(interface).is_some_and(|known| known.merging == Merging::TurnsOff);
-    if let Some(offloads) = interface.nic.offloads.filter(|_| !turns_off) {
+    let turns_off = driver.is_some_and(|driver| driver.merging == Merging::TurnsOff);
+    if let Some(offloads) = interface.nic.offloads {
         let both = [(offloads.lro, "LRO", "lro"), (offloads.gro_hw, "GRO-HW", "rx-gro-hw")];
-        for (_, name, flag) in both.into_iter().filter(|(offload, ..)| offload.on) {
-            all.push(format!("{name} is on: `ethtool -K DEV {flag} off` before a chain comes"));
+        for (offload, name, flag) in both.into_iter().filter(|(offload, ..)| offload.on) {
+            match (offload.changeable, turns_off) {
+                (true, true) => {}
+                (true, false) => all.push(format!(
+                    "{name} is on: `ethtool -K DEV {flag} off` before a chain comes"
+                )),
+                (false, _) => all.push(format!("{name} is on and cannot be turned off here")),
+            }
         }
     }
     all

@@ -61,6 +61,12 @@ pub(super) fn driver(name: &str) -> Option<&'static Driver> {
     DRIVERS.iter().find(|driver| driver.name == name)
 }
 
+/// Whether a driver gave packets of several buffers to programs already in Linux 6.1, which does
+/// not say so: those that look at `xdp_has_frags`.
+pub(super) fn had_frags_early(name: &str) -> bool {
+    ["atlantic", "bnxt_en", "mlx5_core", "mvneta", "veth"].contains(&name)
+}
+
 const fn known(
     name: &'static str,
     switch: Effect,

@@ -1,6 +1,6 @@
 //! The rules, one function each. Kernel sources are Linux 6.1's.
 
-use super::drivers::{Buffer, Effect, Merging};
+use super::drivers::{Buffer, Effect, Merging, had_frags_early};
 use super::{Chain, Subject};
 use pointsman_model::nic::{Channels, Offload};
 use pointsman_model::observed::AttachMode;
@@ -60,17 +60,24 @@ fn mtu(subject: &Subject<'_>, chain: &Chain<'_>) -> Option<Warning> {
     }
     if chain.frags {
         // A chain that takes several buffers still needs a driver that has them to give.
-        let lacks = nic.xdp.is_some_and(|xdp| xdp.basic && !xdp.rx_sg);
-        return lacks.then(|| {
-            let message = format!(
-                "{whose} is {mtu}, and {} gives programs one buffer a packet, of {limit} bytes at \
-                 most: it may refuse the chain, or drop larger packets; set the MTU to {limit} or \
-                 less, or use `\"mode\": \"skb\"`",
-                subject.driver_name()
-            );
-            let (kind, severity) = (PreflightKind::FeatureMissing, Severity::Warning);
-            subject.warning(kind, severity, None, message)
-        });
+        let driver = subject.driver_name();
+        let lacks = match nic.xdp {
+            Some(xdp) if xdp.basic && !xdp.rx_sg => {
+                format!("{driver} gives programs one buffer a packet, of {limit} bytes at most")
+            }
+            Some(_) => return None,
+            None if nic.driver.as_ref().is_some_and(|d| had_frags_early(&d.name)) => return None,
+            None => format!(
+                "the kernel does not say whether {driver} gives programs more than one buffer a \
+                 packet, of {limit} bytes (few did before 6.3)"
+            ),
+        };
+        let message = format!(
+            "{whose} is {mtu}, and {lacks}: it may refuse the chain, or drop larger packets; set \
+             the MTU to {limit} or less, or use `\"mode\": \"skb\"`"
+        );
+        let (kind, severity) = (PreflightKind::FeatureMissing, Severity::Warning);
+        return Some(subject.warning(kind, severity, None, message));
     }
     let without = chain.members.iter().find(|(_, facts)| !facts.frags);
     let program = without.map(|&(name, _)| name);
