@@ -246,7 +246,7 @@ fn the_doctor_sums_up_interfaces_that_are_alike() {
     insta::assert_snapshot!(lines.collect::<String>(), @"
     br0 Ok: bridge; no native XDP; MTU 9000: chains run in skb mode
     ens3 Limited: virtio_net; native XDP; MTU 1500: GRO-HW is on and cannot be turned off here; the first chain makes the rings anew
-    eth0 Limited: ixgbe 5.19.6; native XDP; MTU 9000; 8 of 63 queue pairs: MTU above 3506: every program must be built as xdp.frags; LRO is on: `ethtool -K DEV lro off` before a chain comes; the first chain takes the link down and up
+    eth0 Limited: ixgbe 5.19.6; native XDP; MTU 9000; 8 of 63 queue pairs: MTU above 3050: every program must be built as xdp.frags; LRO is on: `ethtool -K DEV lro off` before a chain comes; the first chain takes the link down and up
     odd Ok: driver unknown; the kernel does not say whether it has native XDP; MTU 1500: nothing is in a chain's way
     veth000, veth001, veth002 and 497 more Ok: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500: programs see no VLAN tags (rxvlan is on)
     veth999 Limited: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500: its peer's MTU is above 3506: every program must be built as xdp.frags; programs see no VLAN tags (rxvlan is on)

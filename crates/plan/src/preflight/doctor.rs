@@ -1,7 +1,6 @@
 //! What a host's interfaces have to offer, as checks. Interfaces that are alike share one.
 
-use super::drivers::{Buffer, Driver, Effect, Merging, driver};
-use super::rules::one_buffer;
+use super::drivers::{Buffer, Driver, Effect, Merging, driver, one_buffer};
 use crate::chain::list;
 use pointsman_model::InterfaceName;
 use pointsman_model::api::{Check, Health};
@@ -110,14 +109,17 @@ fn in_the_way(interface: &ObservedInterface, page_size: u32) -> Vec<String> {
         return Vec::new();
     }
     let mut all = Vec::new();
-    let largest = one_buffer(page_size);
     let driver = known(interface);
+    let limit = match driver {
+        Some(driver) => driver.buffer.limit(page_size),
+        None => Some(one_buffer(page_size)),
+    };
     let (mtu, whose) = match (driver.map(|driver| driver.buffer), interface.nic.peer) {
         (Some(Buffer::PageOfPeer), Some(Peer { mtu: Some(mtu), .. })) => (mtu, "its peer's MTU is"),
         _ => (interface.mtu, "MTU"),
     };
-    if mtu > largest && driver.is_none_or(|driver| driver.buffer != Buffer::Unbounded) {
-        all.push(format!("{whose} above {largest}: every program must be built as xdp.frags"));
+    if let Some(limit) = limit.filter(|&limit| mtu > limit) {
+        all.push(format!("{whose} above {limit}: every program must be built as xdp.frags"));
     }
     let turns_off = driver.is_some_and(|driver| driver.merging == Merging::TurnsOff);
     if let Some(offloads) = interface.nic.offloads {

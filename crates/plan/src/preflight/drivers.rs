@@ -3,6 +3,10 @@
 //! All of it is read in Linux 6.1, in the function named beside each driver, and named where later
 //! kernels differ. A driver that is not here is not guessed at: it may do anything.
 
+use Buffer::{Bytes, Page, PageOfPeer, Unbounded};
+use Effect::{Link, Nothing, Pause, Rings};
+use Merging::{Refuses, TurnsOff, Unknown};
+
 /// What packets notice when a driver is given a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Effect {
@@ -40,6 +44,33 @@ pub(super) enum Buffer {
     Unbounded,
 }
 
+impl Buffer {
+    /// The largest MTU in bytes; `None`: there is none.
+    pub(super) fn limit(self, page_size: u32) -> Option<u32> {
+        match self {
+            Self::Page | Self::PageOfPeer => Some(one_buffer(page_size)),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Unbounded => None,
+        }
+    }
+}
+
+/// The largest MTU with which packets fit into one page as drivers divide it: veth_xdp_set
+/// (drivers/net/veth.c), and much the same in all that give each packet a page.
+pub(super) fn one_buffer(page_size: u32) -> u32 {
+    /// Room before a packet (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h).
+    const HEADROOM: u32 = 256;
+    /// Room behind it: `struct skb_shared_info` with 17 fragments, in whole cache lines.
+    const TAIL: u32 = 320;
+    /// `ETH_HLEN`.
+    const ETHERNET: u32 = 14;
+    page_size.saturating_sub(HEADROOM + TAIL + ETHERNET)
+}
+
+/// The buffers of Intel's drivers where pages have 4096 bytes. Each takes off what headers it
+/// counts.
+const BUFFER_3K: u32 = 3072;
+
 /// What is known of one driver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Driver {
@@ -51,10 +82,6 @@ pub(super) struct Driver {
     pub(super) merging: Merging,
     pub(super) buffer: Buffer,
 }
-
-use Buffer::{Bytes, Page, PageOfPeer, Unbounded};
-use Effect::{Link, Nothing, Pause, Rings};
-use Merging::{Refuses, TurnsOff, Unknown};
 
 /// The driver of a name in sysfs, or of a kind of virtual interface.
 pub(super) fn driver(name: &str) -> Option<&'static Driver> {
@@ -92,18 +119,18 @@ const DRIVERS: [Driver; 29] = [
     known("funeth", Rings, Nothing, Unknown, Page),
     // netvsc_xdp_set
     known("hv_netvsc", Nothing, Nothing, Refuses, Page),
-    // i40e_xdp_setup
-    known("i40e", Link, Nothing, Unknown, Page),
-    // ice_xdp_setup_prog
-    known("ice", Link, Nothing, Unknown, Page),
-    // igb_xdp_setup
-    known("igb", Link, Nothing, Unknown, Page),
+    // i40e_xdp_setup, i40e_calculate_vsi_rx_buf_len
+    known("i40e", Link, Nothing, Unknown, Bytes(BUFFER_3K - 22)),
+    // ice_xdp_setup_prog, ice_max_xdp_frame_size
+    known("ice", Link, Nothing, Unknown, Bytes(BUFFER_3K - 26)),
+    // igb_xdp_setup, igb_rx_bufsz
+    known("igb", Link, Nothing, Unknown, Bytes(BUFFER_3K - 26)),
     // igc_xdp_set_prog; from 6.14 on a swap exchanges a pointer
     known("igc", Link, Link, Unknown, Bytes(1500)),
-    // ixgbe_xdp_setup (ring_is_rsc_enabled is LRO)
-    known("ixgbe", Link, Nothing, Refuses, Page),
-    // ixgbevf_xdp_setup
-    known("ixgbevf", Link, Nothing, Unknown, Page),
+    // ixgbe_xdp_setup (ring_is_rsc_enabled is LRO), ixgbe_rx_bufsz
+    known("ixgbe", Link, Nothing, Refuses, Bytes(BUFFER_3K - 22)),
+    // ixgbevf_xdp_setup, ixgbevf_rx_bufsz
+    known("ixgbevf", Link, Nothing, Unknown, Bytes(BUFFER_3K - 22)),
     // mana_xdp_set
     known("mana", Nothing, Nothing, Unknown, Page),
     // mlx4_xdp_set

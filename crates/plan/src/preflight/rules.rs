@@ -1,18 +1,11 @@
 //! The rules, one function each. Kernel sources are Linux 6.1's.
 
-use super::drivers::{Buffer, Effect, Merging, had_frags_early};
+use super::drivers::{Buffer, Effect, Merging, had_frags_early, one_buffer};
 use super::{Chain, Subject};
 use pointsman_model::nic::{Channels, Offload};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::HookChange;
 use pointsman_model::preflight::{PreflightKind, Severity, Warning};
-
-/// Room before a packet in its buffer (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h).
-const HEADROOM: u32 = 256;
-/// Room behind it: `struct skb_shared_info` with 17 fragments, in whole cache lines.
-const TAIL: u32 = 320;
-/// `ETH_HLEN`.
-const ETHERNET: u32 = 14;
 
 /// Everything that is to be said of one hook.
 pub(super) fn all(subject: &Subject<'_>) -> Vec<Warning> {
@@ -31,22 +24,14 @@ pub(super) fn all(subject: &Subject<'_>) -> Vec<Warning> {
     warnings
 }
 
-/// The largest MTU with which packets fit into one page as drivers divide it: veth_xdp_set
-/// (drivers/net/veth.c), and much the same in all that give each packet a page.
-pub(super) fn one_buffer(page: u32) -> u32 {
-    page.saturating_sub(HEADROOM + TAIL + ETHERNET)
-}
-
 /// Whether packets can be larger than what the chain is given of them.
 fn mtu(subject: &Subject<'_>, chain: &Chain<'_>) -> Option<Warning> {
     let nic = &subject.interface.nic;
     let own = subject.interface.mtu;
-    let page = one_buffer(subject.caps.page_size);
-    let (known, limit) = match subject.driver().map(|driver| driver.buffer) {
-        Some(Buffer::Unbounded) => return None,
-        Some(Buffer::Bytes(bytes)) => (true, bytes),
-        Some(Buffer::Page | Buffer::PageOfPeer) => (true, page),
-        None => (false, page),
+    let page_size = subject.caps.page_size;
+    let limit = match subject.driver() {
+        Some(driver) => driver.buffer.limit(page_size)?,
+        None => one_buffer(page_size),
     };
     let peers = subject.driver().filter(|driver| driver.buffer == Buffer::PageOfPeer);
     let peer = peers.and(nic.peer).and_then(|peer| peer.mtu);
@@ -87,15 +72,11 @@ fn mtu(subject: &Subject<'_>, chain: &Chain<'_>) -> Option<Warning> {
     };
     // veth's figure is exact where the peer's MTU is known, and it looks at every program.
     let certain = peer.is_some() && subject.changes();
-    let (severity, follows) = match (certain, known) {
-        (true, _) => (Severity::Failure, "the kernel refuses the chain".to_owned()),
-        (false, true) => {
+    let (severity, follows) = match certain {
+        true => (Severity::Failure, "the kernel refuses the chain".to_owned()),
+        false => {
             let driver = subject.driver_name();
             (Severity::Warning, format!("{driver} may refuse the chain, or drop larger packets"))
-        }
-        (false, false) => {
-            let message = "the driver may refuse the chain, or drop larger packets".to_owned();
-            (Severity::Warning, message)
         }
     };
     let message = format!(
