@@ -67,6 +67,7 @@ impl Alone<'_> {
             tail_calls: shape.tail_calls[0] || main > MAX_INLINED,
             tail_call_depth: shape.tail_call_depth(&frames, rounding),
             frags: self.program.frags(),
+            redirects: self.redirects(),
             gpl_compatible,
             needs_gpl,
             side_effects: shape.side_effects.iter().copied().collect(),
@@ -79,6 +80,13 @@ impl Alone<'_> {
     fn used_maps(&self) -> u32 {
         let maps = self.code.instructions.iter().filter_map(|insn| insn.map());
         u32::try_from(maps.collect::<BTreeSet<_>>().len()).unwrap_or(u32::MAX)
+    }
+
+    fn redirects(&self) -> bool {
+        /// `bpf_redirect` and `bpf_redirect_map`.
+        const REDIRECT: [i32; 2] = [23, 51];
+        let mut calls = self.code.instructions.iter().filter_map(|insn| insn.called());
+        calls.any(|call| matches!(call, Call::Helper(id) if REDIRECT.contains(&id)))
     }
 
     /// Whether the kernel would refuse the program under another licence. Asked of the verifier

@@ -204,7 +204,7 @@ impl Counters {
 }
 
 /// One more than the highest number a CPU can have. The numbers can have holes.
-fn possible_cpus() -> Result<u32, libbpf_rs::Error> {
+pub(crate) fn possible_cpus() -> Result<u32, libbpf_rs::Error> {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").ok();
     match list.as_deref().and_then(highest_of) {
         Some(highest) => Ok(highest.saturating_add(1)),

@@ -190,6 +190,8 @@ pub struct ProgramInfo {
     pub translated_bytes: u32,
     /// Machine code in bytes; 0 without a JIT.
     pub jited_bytes: u32,
+    /// Instructions that the verifier walked; 0 before 5.16, which does not say.
+    pub verified_instructions: u32,
 }
 
 /// Asks the kernel about a program.
@@ -207,6 +209,7 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<ProgramInfo, Error> {
         tag: info.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
         translated_bytes: info.xlated_prog_len,
         jited_bytes: info.jited_prog_len,
+        verified_instructions: info.verified_insns,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What this kernel can do, found out by trying.
 
+use crate::chain::possible_cpus;
 use crate::error::Error;
 use crate::kernel::{self, Load};
 use crate::pins;
@@ -21,6 +22,10 @@ pub struct Probe {
     pub jit: bool,
     /// Whether the kernel tells which interfaces have native XDP (6.3 and later).
     pub tells_features: bool,
+    /// Bytes of a memory page.
+    pub page_size: u32,
+    /// CPUs that there can be.
+    pub cpus: u32,
 }
 
 /// Tries what the kernel takes.
@@ -45,6 +50,8 @@ pub fn probe() -> Result<Probe, Error> {
         freplace: freplace(),
         jit: kernel::program_info(trivial.as_fd())?.jited_bytes > 0,
         tells_features: release_at_least(6, 3),
+        page_size: u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX),
+        cpus: possible_cpus().map_err(|e| Error::os("count the CPUs", std::io::Error::other(e)))?,
     })
 }
 
@@ -92,26 +99,6 @@ pub fn interface_index(name: &str) -> std::io::Result<u32> {
     use rustix::net::{AddressFamily, SocketType, netdevice, socket};
     let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
     Ok(netdevice::name_to_index(&any, name)?)
-}
-
-/// Whether the driver of an interface of this thread's network namespace runs XDP natively.
-///
-/// # Errors
-/// The kernel's answer, such as that there is no such interface.
-pub fn native_xdp(interface_index: u32) -> Result<bool, Error> {
-    let mut opts = sys::bpf_xdp_query_opts {
-        sz: size_of::<sys::bpf_xdp_query_opts>() as sys::size_t,
-        ..Default::default()
-    };
-    let index = i32::try_from(interface_index).unwrap_or(i32::MAX);
-    // SAFETY: the options live for the call and carry their size.
-    let code = unsafe { sys::bpf_xdp_query(index, 0, &raw mut opts) };
-    if code < 0 {
-        return Err(Error::code(format!("ask for the XDP features of interface {index}"), code));
-    }
-    /// `NETDEV_XDP_ACT_BASIC` of `linux/netdev.h`.
-    const BASIC: u64 = 1;
-    Ok(opts.feature_flags & BASIC != 0)
 }
 
 /// Looks at the host, with `bpffs` where the pins would go.

@@ -47,7 +47,10 @@ const REFUSAL: &str = r#"{"reason":"foreign_program","pointer":"/interfaces/eth9
 const STEP: &str = r#"{"step":"release_hook","hook":{"interface":"eth0","kind":"xdp"}}"#;
 
 fn plan(steps: &str, refusals: &str) -> String {
-    format!(r#"{{"generation":3,"steps":[{steps}],"refusals":[{refusals}],"notes":[],"hooks":[]}}"#)
+    format!(
+        r#"{{"generation":3,"steps":[{steps}],"refusals":[{refusals}],"notes":[],"warnings":[],
+            "budgets":[],"hooks":[]}}"#
+    )
 }
 
 fn report(outcome: &str, refusals: &str) -> String {

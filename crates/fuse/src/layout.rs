@@ -306,6 +306,7 @@ mod tests {
             tail_calls: false,
             tail_call_depth: None,
             frags: false,
+            redirects: false,
             gpl_compatible: true,
             needs_gpl: false,
             side_effects: vec![],

@@ -29,6 +29,8 @@ pub struct ProgramFacts {
     pub tail_call_depth: Option<u32>,
     /// Whether it takes packets of several buffers (`xdp.frags`).
     pub frags: bool,
+    /// Whether it calls a helper that redirects packets.
+    pub redirects: bool,
     /// Whether its licence is GPL-compatible by the kernel's list.
     pub gpl_compatible: bool,
     /// Whether it calls what the kernel gives to GPL-compatible programs only.

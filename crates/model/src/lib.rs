@@ -12,8 +12,10 @@ pub mod document;
 pub mod event;
 pub mod facts;
 pub mod ids;
+pub mod nic;
 pub mod observed;
 pub mod plan;
+pub mod preflight;
 pub mod status;
 
 pub use action::{Action, ActionSet, Verdicts};

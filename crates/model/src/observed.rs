@@ -1,6 +1,7 @@
 //! What is there: interfaces, and our own pins.
 
 use crate::chain::{ChainRecord, Sequence};
+use crate::nic::NicFacts;
 use crate::{Fingerprint, HookId, InterfaceId, MapName, NamespaceName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,7 +27,8 @@ pub struct Observed {
 pub struct ObservedInterface {
     /// The kernel's number for it.
     pub index: u32,
-    /// Whether its driver runs XDP natively; `None`: the kernel does not say (before 6.3).
+    /// Whether its driver runs XDP natively, which can change with its queues; `None`: the kernel
+    /// does not say (before 6.3), or it was not asked. Read where a plan needs it.
     pub native_xdp: Option<bool>,
     /// Whether it is the loopback interface, which has no native XDP.
     pub loopback: bool,
@@ -36,6 +38,8 @@ pub struct ObservedInterface {
     pub up: bool,
     /// The XDP program attached to it, whoever did it.
     pub attached: Option<Attachment>,
+    /// Its card and driver. Read where a plan needs them.
+    pub nic: NicFacts,
 }
 
 /// An XDP program on an interface.

@@ -4,6 +4,7 @@
 use crate::chain::{ChainId, ChainSpec};
 use crate::document::MapEntry;
 use crate::observed::AttachMode;
+use crate::preflight::{VerifierBudget, Warning};
 use crate::{EntryName, Fingerprint, HookId, MapName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +24,12 @@ pub struct Plan {
     pub refusals: Vec<Refusal>,
     /// What the operator should know and need not act on.
     pub notes: Vec<Note>,
+    /// What will not work, or not as one would think, the worst of each hook first.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+    /// What each wanted chain takes of what the verifier allows.
+    #[serde(default)]
+    pub budgets: Vec<VerifierBudget>,
     /// Per hook that the document or the host knows: what is there and what will be.
     pub hooks: Vec<HookDiff>,
 }

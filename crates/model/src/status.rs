@@ -4,6 +4,7 @@ use crate::chain::{Form, Sequence};
 use crate::document::DocumentError;
 use crate::observed::{AttachMode, Attachment};
 use crate::plan::{Note, Refusal};
+use crate::preflight::Warning;
 use crate::{
     ActionSet, EntryName, Fingerprint, HookId, InterfaceId, NodeName, ProgramName, Sha256, Verdicts,
 };
@@ -40,6 +41,9 @@ pub struct Status {
     pub refusals: Vec<Refusal>,
     /// What the operator should know.
     pub notes: Vec<Note>,
+    /// What the last plan warned of and still holds.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 /// A document that did not become the one in force.
@@ -162,6 +166,10 @@ pub struct FusedProgram {
     pub jited_bytes: u32,
     /// Whether it takes packets of several buffers.
     pub frags: bool,
+    /// Instructions that the verifier walked for it, of one million at most. 0: a daemon of an
+    /// earlier version, which does not say.
+    #[serde(default)]
+    pub verified_instructions: u32,
 }
 
 /// One program of a chain.

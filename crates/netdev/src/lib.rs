@@ -1,19 +1,31 @@
 //! Interfaces as the kernel tells of them.
 //!
 //! In: nothing but the network namespace of the calling thread. Out: its interfaces with what is
-//! attached to them, from one dump over route netlink. Called by the node's kernel adapter.
+//! attached to them, from one dump over route netlink ([`interfaces`]), and what is known of their
+//! drivers, queues and offloads ([`Nics`]). Called by the node's kernel adapter and by `doctor`.
 #![forbid(unsafe_code)]
 
+mod driver;
+mod ethtool;
+mod generic;
+mod nics;
+
+pub use driver::Device;
+pub use ethtool::Ethtool;
+pub use nics::Nics;
+
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, LinkXdp, XdpAttached,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use pointsman_model::InterfaceName;
-use pointsman_model::observed::AttachMode;
+use pointsman_model::nic::NicFacts;
+use pointsman_model::observed::{AttachMode, ObservedInterface};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -30,16 +42,41 @@ pub struct Interface {
     pub up: bool,
     /// The XDP program attached to it: the kernel's id, and where.
     pub xdp: Option<(u32, AttachMode)>,
+    /// What kind of virtual interface it is, such as `veth`; `None`: none, or a card.
+    pub kind: Option<String>,
+    /// The device it belongs to; `None`: it is virtual, or the kernel is older than 5.14.
+    pub device: Option<Device>,
+    /// The other end of a veth pair.
+    pub peer: Option<PeerLink>,
+}
+
+impl Interface {
+    /// The interface as a planner sees it, without what is attached to it.
+    #[must_use]
+    pub fn observed(&self, nic: NicFacts) -> ObservedInterface {
+        let native_xdp = nic.xdp.map(|xdp| xdp.basic);
+        let Self { index, loopback, mtu, up, xdp: _, kind: _, device: _, peer: _ } = *self;
+        ObservedInterface { index, native_xdp, loopback, mtu, up, attached: None, nic }
+    }
+}
+
+/// Where the other end of a veth pair is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLink {
+    /// The kernel's number for it, in its own network namespace.
+    pub interface_index: u32,
+    /// The number by which this namespace knows that one; `None`: it is this one.
+    pub namespace: Option<i32>,
 }
 
 /// The interfaces could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// A system call failed.
-    #[error("route netlink: {0}")]
+    #[error("netlink: {0}")]
     Os(#[from] io::Error),
     /// The kernel's answer makes no sense.
-    #[error("route netlink: {0}")]
+    #[error("netlink: {0}")]
     Malformed(#[from] netlink_packet_core::DecodeError),
 }
 
@@ -57,6 +94,57 @@ pub fn interfaces() -> Result<BTreeMap<InterfaceName, Interface>, NetlinkError> 
             return Ok(found);
         }
         tries += 1;
+    }
+}
+
+/// Asks for single interfaces of other namespaces. Opening a socket costs more than asking, so it is
+/// kept.
+#[derive(Debug)]
+struct Elsewhere {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Elsewhere {
+    fn open() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // The kernel answers while the question is sent: nothing is worth waiting for.
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The MTU of an interface of a namespace that this one knows by a number.
+    fn mtu(&mut self, interface_index: u32, namespace: i32) -> Result<u32, NetlinkError> {
+        /// `IFLA_TARGET_NETNSID` (Linux 5.0): answer for that namespace. Takes CAP_NET_ADMIN there.
+        const TARGET: u16 = 46;
+        let mut link = LinkMessage::default();
+        link.header.index = interface_index;
+        let target = DefaultNla::new(TARGET, namespace.to_ne_bytes().to_vec());
+        link.attributes.push(LinkAttribute::Other(target));
+        link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&request(link, NLM_F_REQUEST, self.sequence), 0)?;
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes)?;
+            if message.header.sequence_number != self.sequence {
+                // An answer to a question that was given up.
+                continue;
+            }
+            match message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+                        LinkAttribute::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                    return mtu.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into());
+                }
+                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -90,11 +178,16 @@ fn dump() -> Result<(BTreeMap<InterfaceName, Interface>, bool), NetlinkError> {
 }
 
 fn dump_request() -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut link = LinkMessage::default();
     // Statistics are the larger part of an answer, and nobody looks at them here.
     link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    request(link, NLM_F_REQUEST | NLM_F_DUMP, 0)
+}
+
+fn request(link: LinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
     let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(link));
     let mut message = NetlinkMessage::new(header, payload);
     message.finalize();
@@ -104,23 +197,45 @@ fn dump_request() -> Vec<u8> {
 }
 
 fn interface(link: &LinkMessage) -> Option<(InterfaceName, Interface)> {
-    let mut name = None;
+    let (mut name, mut bus, mut device) = (None, None, None);
+    let (mut link_to, mut namespace) = (None, None);
     let mut interface = Interface {
         index: link.header.index,
         loopback: link.header.flags.contains(LinkFlags::Loopback),
         mtu: 0,
         up: link.header.flags.contains(LinkFlags::Up),
         xdp: None,
+        kind: None,
+        device: None,
+        peer: None,
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = InterfaceName::new(text.as_str()).ok(),
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::Xdp(xdp) => interface.xdp = attached(xdp),
+            LinkAttribute::LinkInfo(info) => interface.kind = kind(info),
+            LinkAttribute::ParentDevBusName(text) => bus = Some(text.clone()),
+            LinkAttribute::ParentDevName(text) => device = Some(text.clone()),
+            LinkAttribute::Link(index) => link_to = Some(*index),
+            LinkAttribute::LinkNetNsId(number) => namespace = Some(*number),
             _ => {}
         }
     }
+    interface.device = bus.zip(device).map(|(bus, name)| Device { bus, name });
+    // Of other kinds it is what they lie on, such as a VLAN's card.
+    let veth = interface.kind.as_deref() == Some("veth");
+    interface.peer = link_to
+        .filter(|&index| veth && index != 0)
+        .map(|interface_index| PeerLink { interface_index, namespace });
     Some((name?, interface))
+}
+
+fn kind(info: &[LinkInfo]) -> Option<String> {
+    info.iter().find_map(|part| match part {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
 }
 
 /// Which program runs, and where. With several (native and offloaded) the driver's.

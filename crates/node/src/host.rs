@@ -6,9 +6,9 @@ use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters};
-use pointsman_model::{Fingerprint, HookId, ProgramName, Sha256};
+use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName, Sha256};
 use pointsman_plan as plan;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -23,6 +23,10 @@ pub trait Kernel: Send {
     /// # Errors
     /// [`KernelError`] naming what could not be read.
     fn observe(&mut self) -> Result<Observed, KernelError>;
+
+    /// Reads how the cards and drivers of the interfaces in `names` are now, as far as there are
+    /// such interfaces. What cannot be read stays unknown.
+    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>);
 
     /// Opens a program, sets its globals, checks its map entries, loads it alone and discards it.
     ///

@@ -6,24 +6,28 @@ use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainRecord, Counted};
 use pointsman_model::document::Builtin;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::nic::NicFacts;
 use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
 use pointsman_model::plan::{BuildChain, ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{Fingerprint, HookId, InterfaceId, InterfaceName, ProgramName};
+use pointsman_netdev::{Interface, Nics};
 use pointsman_plan as plan;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// Where sysfs is: drivers are found in it.
+const SYS: &str = "/sys";
 
 /// This host's kernel, with our pins under one directory.
 #[derive(Debug)]
 pub struct LinuxKernel {
     store: Store,
     bpffs: PathBuf,
-    probe: Probe,
     caps: plan::Caps,
-    /// Whether interfaces have native XDP: asking costs several system calls, and the answer
-    /// stays the same while the interface lives.
-    native: BTreeMap<(InterfaceName, u32), bool>,
+    nics: Nics,
+    /// The interfaces as they were observed last.
+    found: BTreeMap<InterfaceName, Interface>,
 }
 
 impl LinuxKernel {
@@ -34,17 +38,16 @@ impl LinuxKernel {
     pub fn open(bpffs: &Path) -> Result<Self, pointsman_bpf::Error> {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
-        let caps =
-            plan::Caps { stack_rounding: probe.stack_rounding, freplace: probe.freplace.clone() };
-        Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
+        let caps = caps(&probe);
+        let (nics, found) = (Nics::new(Path::new(SYS)), BTreeMap::new());
+        Ok(Self { store, bpffs: bpffs.to_owned(), caps, nics, found })
     }
 
     fn interfaces(&mut self) -> Result<BTreeMap<InterfaceId, ObservedInterface>, KernelError> {
         let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
-        self.native.retain(|(name, index), _| found.get(name).is_some_and(|i| i.index == *index));
+        self.nics.forget_all_but(&found);
         let mut observed = BTreeMap::new();
-        for (name, interface) in found {
-            let native_xdp = self.native_xdp(&name, interface.index);
+        for (name, interface) in &found {
             let attached = interface.xdp.map(|(program_id, mode)| Attachment {
                 program_id,
                 name: pointsman_bpf::program_by_id(program_id)
@@ -53,31 +56,11 @@ impl LinuxKernel {
                     .map(|program| program.name),
                 mode,
             });
-            let interface = ObservedInterface {
-                index: interface.index,
-                native_xdp,
-                loopback: interface.loopback,
-                mtu: interface.mtu,
-                up: interface.up,
-                attached,
-            };
-            observed.insert(name.into(), interface);
+            let interface = interface.observed(NicFacts::default());
+            observed.insert(name.clone().into(), ObservedInterface { attached, ..interface });
         }
+        self.found = found;
         Ok(observed)
-    }
-
-    fn native_xdp(&mut self, name: &InterfaceName, index: u32) -> Option<bool> {
-        if !self.probe.tells_features {
-            return None;
-        }
-        let key = (name.clone(), index);
-        if let Some(&known) = self.native.get(&key) {
-            return Some(known);
-        }
-        // An interface that vanished meanwhile is left to the planner, which finds it missing.
-        let native = pointsman_bpf::native_xdp(index).ok()?;
-        self.native.insert(key, native);
-        Some(native)
     }
 
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
@@ -97,6 +80,16 @@ impl LinuxKernel {
         let record = ChainRecord { generation: step.generation, spec: step.spec.clone() };
         let rounding = self.caps.stack_rounding;
         self.store.build_chain(&step.chain, &record, &members, rounding).map_err(told)
+    }
+}
+
+/// What the planner must know of a kernel.
+fn caps(probe: &Probe) -> plan::Caps {
+    plan::Caps {
+        stack_rounding: probe.stack_rounding,
+        freplace: probe.freplace.clone(),
+        page_size: probe.page_size,
+        cpus: probe.cpus,
     }
 }
 
@@ -143,6 +136,18 @@ impl Kernel for LinuxKernel {
             hooks: self.store.hooks().map_err(failed)?,
             programs: self.store.programs().map_err(failed)?,
         })
+    }
+
+    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>) {
+        for name in names {
+            if let (Some(interface), Some(found)) =
+                (observed.interfaces.get_mut(name), self.found.get(&name.name))
+            {
+                let attached = interface.attached.take();
+                let nic = self.nics.facts(found, &self.found);
+                *interface = ObservedInterface { attached, ..found.observed(nic) };
+            }
+        }
     }
 
     fn inspect(
@@ -219,6 +224,7 @@ impl Kernel for LinuxKernel {
             translated_bytes: info.translated_bytes,
             jited_bytes: info.jited_bytes,
             frags: live.is_some_and(|(_, record, _)| record.spec.frags),
+            verified_instructions: info.verified_instructions,
         }))
     }
 
@@ -231,6 +237,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn doctor(&mut self) -> Doctor {
-        pointsman_bpf::doctor(&self.bpffs)
+        let mut doctor = pointsman_bpf::doctor(&self.bpffs);
+        doctor.checks.extend(match pointsman_netdev::interfaces() {
+            Ok(all) => plan::examine(&self.nics.examine(&all), self.caps.page_size),
+            Err(error) => vec![plan::unseen(&error.to_string())],
+        });
+        doctor
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! * [`plan`] is total: what cannot be done is a refusal in the plan, and no refusal of one hook
 //!   keeps another from its steps.
+//! * A plan warns of what will not work or cost packets; [`examine`] does so for any interface.
 //! * [`drain`] plans the removal of all that is ours.
 //! * [`guard`] keeps an accepted document from being replaced by an older or an emptied one.
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod hook;
 mod narrow;
 mod place;
 mod planner;
+mod preflight;
 mod programs;
 pub mod simulator;
 mod standing;
@@ -33,4 +35,5 @@ pub use guard::{Current, guard};
 pub use narrow::narrow;
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;
+pub use preflight::{examine, unseen};
 pub use wanted::{Caps, Options, Wanted};

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Load, used};
 use crate::follow::follow;
 use crate::hook::{Context, HookPlan, remove, want};
+use crate::preflight::preflight;
 use crate::programs::{losses, prepare, release};
 use crate::{Caps, Options, Wanted};
 use pointsman_model::HookId;
@@ -49,7 +50,9 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
     notes.extend(losses(&hooks, &catalog, observed));
     let mut steps = renames;
     steps.extend(prepare(&running, &catalog, observed));
-    assemble(document.generation, steps, notes, hooks, observed)
+    let (warnings, budgets) = preflight(&hooks, &catalog, observed, caps);
+    let plan = assemble(document.generation, steps, notes, hooks, observed);
+    Plan { warnings, budgets, ..plan }
 }
 
 /// Plans the removal of all that is ours. What is not ours is not looked at.

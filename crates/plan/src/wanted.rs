@@ -24,6 +24,10 @@ pub struct Caps {
     pub stack_rounding: StackRounding,
     /// Whether a program can replace a function of another (`BPF_PROG_TYPE_EXT`); else why not.
     pub freplace: Result<(), String>,
+    /// Bytes of a memory page, which is what most drivers have for a packet's buffer.
+    pub page_size: u32,
+    /// CPUs that there can be: many drivers want a transmit queue for each.
+    pub cpus: u32,
 }
 
 /// What the operator allows for one apply.

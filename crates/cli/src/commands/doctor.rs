@@ -6,6 +6,8 @@ use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::render;
 use pointsman_model::api::{Check, Doctor, Health};
+use pointsman_netdev::Nics;
+use std::path::Path;
 
 pub(super) async fn doctor(
     client: &Client,
@@ -23,6 +25,7 @@ pub(super) async fn doctor(
 /// The same checks with this process's privileges, headed by why the node did not make them.
 fn from_here(error: &ClientError, args: &DoctorArgs) -> Doctor {
     let mut doctor = pointsman_bpf::doctor(&args.bpffs);
+    doctor.checks.extend(interfaces());
     let node = Check {
         name: "node".into(),
         health: Health::Broken,
@@ -31,4 +34,15 @@ fn from_here(error: &ClientError, args: &DoctorArgs) -> Doctor {
     };
     doctor.checks.insert(0, node);
     doctor
+}
+
+fn interfaces() -> Vec<Check> {
+    let page_size = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
+    match pointsman_netdev::interfaces() {
+        Ok(all) => {
+            let observed = Nics::new(Path::new("/sys")).examine(&all);
+            pointsman_plan::examine(&observed, page_size)
+        }
+        Err(error) => vec![pointsman_plan::unseen(&error.to_string())],
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::diff::Failed;
 use super::plan::{hooks, results, separated};
+use super::preflight::warnings;
 use super::refusal::{LogLines, notes, refusals};
 use super::text::{Tone, micros};
 use crate::output::Look;
@@ -36,6 +37,7 @@ pub(crate) fn apply(look: Look, report: &ApplyReport) -> String {
         text += &results(look, steps);
     }
     text += &separated(refusals(look, &refused.iter().collect::<Vec<_>>(), LogLines::NEWS));
+    text += &separated(warnings(look, &plan.warnings));
     text += &separated(notes(look, &plan.notes));
     let total = micros(*total_micros);
     text += &match visible(report).any(|(_, done)| done) {
@@ -74,6 +76,7 @@ mod tests {
     use pointsman_model::chain::ChainId;
     use pointsman_model::observed::AttachMode;
     use pointsman_model::plan::{Attach, Detach, HookChange, HookDiff, Plan};
+    use pointsman_model::preflight::Severity;
 
     fn report() -> ApplyReport {
         let after = chain(&[member("ddos", "ddos_main", 10)]);
@@ -94,6 +97,8 @@ mod tests {
                 steps: vec![step],
                 refusals: vec![],
                 notes: vec![],
+                warnings: vec![samples::warning("eth0", Severity::Warning)],
+                budgets: vec![],
                 hooks: vec![HookDiff {
                     hook: samples::hook("eth0"),
                     change: HookChange::Attach,
@@ -118,6 +123,8 @@ mod tests {
         + eth0/xdp  attach a chain  native
             engine fused: this kernel has no freplace
           + 10  ddos  ddos_main  goes on after pass  enforced  inlined  deeb92f091ca
+
+        warning: eth0/xdp: disruptive: attaching the first chain with driver ixgbe takes the interface down and up
 
         in force for packets after 12.3 ms, all done after 15.0 ms
         ");
@@ -152,6 +159,8 @@ mod tests {
           | 3: (71) r1 = *(u8 *)(r2 +0)
           |
           | invalid access to packet, off=0 size=1, R2(id=0,off=0,r=0)
+
+        warning: eth0/xdp: disruptive: attaching the first chain with driver ixgbe takes the interface down and up
 
         done after 15.0 ms
         ");

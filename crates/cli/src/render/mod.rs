@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod inspect;
 pub(crate) mod plan;
+pub(crate) mod preflight;
 pub(crate) mod refusal;
 pub(crate) mod status;
 pub(crate) mod table;

@@ -1,6 +1,7 @@
 //! A plan: what an apply would do.
 
 use super::diff::{self, Failed};
+use super::preflight;
 use super::refusal::{LogLines, notes, refusals};
 use super::text::{self, Tone, count};
 use crate::output::Look;
@@ -10,7 +11,7 @@ use pointsman_model::plan::{HookChange, Plan};
 
 /// A plan that was only asked for.
 pub(crate) fn plan(look: Look, plan: &Plan) -> String {
-    let Plan { generation, steps, refusals: refused, notes: _, hooks: _ } = plan;
+    let Plan { generation, steps, refusals: refused, notes: _, hooks: _, warnings, budgets } = plan;
     let mut text = look.paint(Tone::Heading, &format!("plan for generation {generation}: "));
     text += &match (steps.len(), refused.len()) {
         (0, 0) => "nothing to do\n\n".to_owned(),
@@ -30,6 +31,8 @@ pub(crate) fn plan(look: Look, plan: &Plan) -> String {
         }
     }
     text += &separated(refusals(look, &refused.iter().collect::<Vec<_>>(), LogLines::NEWS));
+    text += &separated(preflight::budgets(look, budgets));
+    text += &separated(preflight::warnings(look, warnings));
     text += &separated(notes(look, &plan.notes));
     text
 }
@@ -79,6 +82,7 @@ mod tests {
     use pointsman_model::plan::{
         BuildChain, HookDiff, Note, PrepareProgram, RetireChain, Step, Swap,
     };
+    use pointsman_model::preflight::Severity;
 
     fn swap() -> Plan {
         let (ddos, ports) = (member("ddos", "ddos_main", 10), member("ports", "port_filter", 19));
@@ -105,6 +109,8 @@ mod tests {
                 program: Some(ddos.program),
                 message: "writes packets, which observing would not undo".into(),
             }],
+            warnings: vec![samples::warning("eth0", Severity::Warning)],
+            budgets: vec![samples::budget("eth0", &[("ddos", 34_567), ("ports", 120)])],
             hooks: vec![
                 HookDiff {
                     hook: samples::hook("eth1"),
@@ -146,6 +152,13 @@ mod tests {
           * swap to chain eth0/xdp#7
             retire chain eth0/xdp#6
 
+        verifier: instructions walked for each member alone, of 1,000,000 for a chain
+          eth0/xdp  34,687    3.4 %
+            ddos    34,567    3.4 %
+            ports      120    0.0 %
+
+        warning: eth0/xdp: disruptive: attaching the first chain with driver ixgbe takes the interface down and up
+
         note: ddos: writes packets, which observing would not undo
         ");
     }
@@ -156,6 +169,8 @@ mod tests {
         refused.steps.clear();
         refused.hooks.truncate(1);
         refused.notes.clear();
+        refused.warnings.clear();
+        refused.budgets.clear();
         refused.refusals.push(samples::foreign_program());
         insta::assert_snapshot!(plan(PLAIN, &refused), @"
         plan for generation 43: 0 steps, 1 refusal

@@ -3,6 +3,9 @@
 use crate::output::Look;
 use pointsman_model::chain::{ChainSpec, Form, MemberSpec};
 use pointsman_model::plan::{Refusal, RefusalReason};
+use pointsman_model::preflight::{
+    MemberBudget, PreflightKind, Severity, VERIFIER_LIMIT, VerifierBudget, Warning,
+};
 use pointsman_model::{
     Action, EntryName, Fingerprint, HookId, InterfaceId, ProgramName, Sha256, Verdicts,
 };
@@ -78,5 +81,27 @@ pub(crate) fn foreign_program() -> Refusal {
                   stays untouched"
             .into(),
         log: None,
+    }
+}
+
+pub(crate) fn warning(name: &str, severity: Severity) -> Warning {
+    Warning {
+        kind: PreflightKind::Disruptive,
+        severity,
+        hook: hook(name),
+        program: None,
+        message: "attaching the first chain with driver ixgbe takes the interface down and up"
+            .into(),
+    }
+}
+
+pub(crate) fn budget(name: &str, members: &[(&str, u32)]) -> VerifierBudget {
+    let member =
+        |&(name, processed): &(&str, u32)| MemberBudget { program: program(name), processed };
+    VerifierBudget {
+        hook: hook(name),
+        processed: members.iter().map(|(_, processed)| u64::from(*processed)).sum(),
+        limit: VERIFIER_LIMIT,
+        members: members.iter().map(member).collect(),
     }
 }

@@ -1,10 +1,12 @@
 //! The status of a node.
 
 use super::plan::separated;
+use super::preflight::warnings;
 use super::refusal::{LogLines, notes, refusals};
 use super::table::{Column, cell, lines, table};
-use super::text::{Tone, count, given, grouped, indent, uptime, utc};
+use super::text::{Tone, count, given, grouped, indent, share, uptime, utc};
 use crate::output::Look;
+use pointsman_model::preflight::VERIFIER_LIMIT;
 use pointsman_model::status::{
     DriftStatus, ForeignProgram, FusedProgram, HookState, HookStatus, MemberStatus,
     RefusedDocument, Status,
@@ -27,6 +29,7 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
         foreign,
         refusals: refused,
         notes: noted,
+        warnings: warned,
     } = status;
     let mut text = match node {
         Some(node) => look.paint(Tone::Heading, node.as_str()),
@@ -53,6 +56,7 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
     }
     text += &separated(others(look, foreign));
     text += &separated(refusals(look, &refused.iter().collect::<Vec<_>>(), LogLines::REMINDER));
+    text += &separated(warnings(look, warned));
     text += &separated(notes(look, noted));
     text
 }
@@ -120,7 +124,15 @@ fn hook(look: Look, status: &HookStatus) -> String {
         let _ = writeln!(text, "  engine  {engine}");
     }
     if let Some(fused) = fused {
-        let FusedProgram { id, tag, sequence, translated_bytes, jited_bytes, frags } = fused;
+        let FusedProgram {
+            id,
+            tag,
+            sequence,
+            translated_bytes,
+            jited_bytes,
+            frags,
+            verified_instructions,
+        } = fused;
         let jited = match jited_bytes {
             0 => "not jited".to_owned(),
             bytes => format!("jited {} B", grouped(u64::from(*bytes))),
@@ -131,6 +143,13 @@ fn hook(look: Look, status: &HookStatus) -> String {
             grouped(u64::from(*translated_bytes)),
             if *frags { "  frags" } else { "" }
         );
+        // Daemons of earlier versions do not say.
+        if *verified_instructions > 0 {
+            let verified = u64::from(*verified_instructions);
+            let (walked, limit) = (grouped(verified), grouped(u64::from(VERIFIER_LIMIT)));
+            let share = share(verified, VERIFIER_LIMIT);
+            let _ = writeln!(text, "  verifier  walked {walked} of {limit} instructions ({share})");
+        }
     }
     if !members.is_empty() {
         text += &chain(look, members);
@@ -216,6 +235,7 @@ pub(crate) mod tests {
     use pointsman_model::document::DocumentError;
     use pointsman_model::observed::{AttachMode, Attachment};
     use pointsman_model::plan::Note;
+    use pointsman_model::preflight::Severity;
     use pointsman_model::{Action, ActionSet, NodeName, Verdicts};
 
     fn running(name: &str, entry: &str, priority: u32, verdicts: Verdicts) -> MemberStatus {
@@ -267,6 +287,7 @@ pub(crate) mod tests {
                     translated_bytes: 2_344,
                     jited_bytes: 1_420,
                     frags: true,
+                    verified_instructions: 12_345,
                 }),
                 members: vec![
                     running("ddos", "ddos_main", 10, drops_and_passes(12, 1_234_567_890)),
@@ -280,6 +301,7 @@ pub(crate) mod tests {
             foreign: vec![],
             refusals: vec![],
             notes: vec![],
+            warnings: vec![],
         }
     }
 
@@ -295,6 +317,7 @@ pub(crate) mod tests {
         eth0/xdp  running  native  generation 42  interface 2
           engine  fused: this kernel has no freplace (locked down)
           fused   id 123  tag 0123456789abcdef  chain 7  xlated 2,344 B  jited 1,420 B  frags
+          verifier  walked 12,345 of 1,000,000 instructions (1.2 %)
           prio  program        actions    form     tag                        runs  verdicts
                 entry          verdict             object
             10  ddos           pass       inlined  f6723c4ec0b8ecf0  1,234,567,902  drop 12
@@ -345,6 +368,7 @@ pub(crate) mod tests {
             },
             owner: "libxdp".into(),
         });
+        status.warnings.push(samples::warning("eth5", Severity::Warning));
         status.notes.push(Note { hook: None, program: None, message: "text".into() });
         insta::assert_snapshot!(super::status(PLAIN, &status), @"
         edge-17  generation 42
@@ -358,6 +382,7 @@ pub(crate) mod tests {
         eth0/xdp  outdated: an older chain runs  native  generation 41  interface 2
           engine  fused: this kernel has no freplace (locked down)
           fused   id 123  tag 0123456789abcdef  chain 7  xlated 2,344 B  jited 1,420 B  frags
+          verifier  walked 12,345 of 1,000,000 instructions (1.2 %)
           prio  program    actions   form     tag                        runs  verdicts
                 entry      verdict            object
             10  ddos       pass      inlined  f6723c4ec0b8ecf0  1,234,567,902  drop 12
@@ -377,6 +402,8 @@ pub(crate) mod tests {
 
         not ours, never touched: 1 program
           eth5  native  id 55  xdp_dispatcher  owner: libxdp
+
+        warning: eth5/xdp: disruptive: attaching the first chain with driver ixgbe takes the interface down and up
 
         note: text
         ");

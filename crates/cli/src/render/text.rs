@@ -67,6 +67,12 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// How much of `limit` a number is, in percent.
+pub(crate) fn share(number: u64, limit: u32) -> String {
+    let tenths = number.saturating_mul(1_000) / u64::from(limit.max(1));
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
 /// `1 program`, `2 programs`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -147,6 +153,13 @@ mod tests {
             texts,
             ["0", "999", "1,000", "12,345", "1,234,567", "18,446,744,073,709,551,615"]
         );
+    }
+
+    #[test]
+    fn shares_are_percent() {
+        let texts = [(0, 1_000_000), (999, 1_000_000), (1_250_000, 1_000_000), (1, 0)];
+        let texts = texts.map(|(number, limit)| share(number, limit));
+        assert_eq!(texts, ["0.0 %", "0.0 %", "125.0 %", "100.0 %"]);
     }
 
     #[test]

@@ -38,8 +38,8 @@ impl Engine {
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let observed = self.observe().map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        let mut observed = self.observe().map_err(|problem| problem.title)?;
+        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
         self.cache.prune(&resolved, true);
         let (results, _) = self.carry_out(&plan, &resolved, start);
         let failures = outcome::failures(&plan, &results);
@@ -61,7 +61,8 @@ impl Engine {
         next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
         let mut notes = plan.notes;
         notes.extend(self.remember(next));
-        self.last = LastPlan { wanted, hooks: plan.hooks, refusals, notes };
+        self.last =
+            LastPlan { wanted, hooks: plan.hooks, refusals, notes, warnings: plan.warnings };
         for hook in refused {
             self.return_to_last_good(&hook, edition);
         }
@@ -94,7 +95,7 @@ impl Engine {
     /// Attaches what `edition` wants on `hook`, and touches nothing else; `false`: a chain of ours
     /// runs there already.
     fn attach_last_good(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
-        let observed = self.observe().map_err(|problem| problem.title)?;
+        let mut observed = self.observe().map_err(|problem| problem.title)?;
         if observed.hooks.get(hook).is_some_and(|observed| observed.live().is_some()) {
             return Ok(false);
         }
@@ -103,7 +104,7 @@ impl Engine {
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
         let plan = narrow(plan, |other| other == hook);
         if let Some(refusal) = plan.refusals.first() {
             return Err(refusal.message.clone());

@@ -64,6 +64,7 @@ impl Engine {
             hooks: plan.hooks.clone(),
             refusals: refusals.clone(),
             notes: notes.clone(),
+            warnings: plan.warnings.clone(),
         };
         Ok(ApplyReport {
             outcome: outcome::outcome(&wanted, &plan, &results, &refusals),
@@ -111,7 +112,7 @@ impl Engine {
             // The verifier may have taken seconds.
             observed = self.observe()?;
         }
-        let plan = self.make_plan(&document, &resolved, &observed, request.options);
+        let plan = self.make_plan(&document, &resolved, &mut observed, request.options);
         Ok(Prepared { document, digest, resolved, plan })
     }
 
@@ -150,12 +151,16 @@ impl Engine {
     }
 
     pub(super) fn make_plan(
-        &self,
+        &mut self,
         document: &Document,
         resolved: &Resolved,
-        observed: &Observed,
+        observed: &mut Observed,
         options: Options,
     ) -> Plan {
+        // Offloads and queues change at any time, so they are read for each plan anew.
+        let wanted = hooks(document).into_iter();
+        let interfaces = wanted.chain(observed.hooks.keys().cloned()).map(|hook| hook.interface);
+        self.kernel.read_nics(observed, &interfaces.collect());
         let wanted = Wanted { document, programs: &resolved.programs, facts: &resolved.facts };
         plan::plan(&wanted, observed, self.kernel.caps(), options)
     }

@@ -32,8 +32,8 @@ impl Engine {
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let observed = self.observe().map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        let mut observed = self.observe().map_err(|problem| problem.title)?;
+        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
         let verdict = self.judge(&document, &plan, &observed, now);
         self.check_due = verdict.next.map_or(self.check_due, |next| next.min(self.check_due));
         self.drifts.settle(&plan, &observed);

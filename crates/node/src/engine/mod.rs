@@ -23,6 +23,7 @@ use crate::watch;
 use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
 use pointsman_model::event::EventKind;
 use pointsman_model::plan::{HookDiff, Note, Plan, Refusal};
+use pointsman_model::preflight::Warning;
 use pointsman_model::status::{Counters, RefusedDocument, Status};
 use pointsman_model::{HookId, Sha256};
 use pointsman_plan::Options;
@@ -132,6 +133,7 @@ struct LastPlan {
     hooks: Vec<HookDiff>,
     refusals: Vec<Refusal>,
     notes: Vec<Note>,
+    warnings: Vec<Warning>,
 }
 
 impl LastPlan {

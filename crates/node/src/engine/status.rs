@@ -4,6 +4,7 @@ use super::{Engine, unix_ms};
 use pointsman_model::api::Problem;
 use pointsman_model::observed::{Observed, ObservedHook, ObservedInterface};
 use pointsman_model::plan::{HookChange, Note, Refusal};
+use pointsman_model::preflight::Warning;
 use pointsman_model::status::{
     Counters, ForeignProgram, HookCounters, HookState, HookStatus, MemberStatus, Status,
 };
@@ -36,7 +37,14 @@ impl Engine {
             foreign: foreign(&observed),
             refusals: of_no_hook.cloned().collect(),
             notes,
+            warnings: self.warnings(),
         })
+    }
+
+    /// What the last plan warned of, without what was over with its steps.
+    fn warnings(&self) -> Vec<Warning> {
+        let all = self.last.warnings.iter();
+        all.filter(|warning| !warning.kind.is_about_the_change()).cloned().collect()
     }
 
     pub(super) fn counters(&mut self) -> Result<Counters, Problem> {
@@ -208,6 +216,7 @@ fn owner(name: Option<&str>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_model::nic::NicFacts;
     use pointsman_model::observed::{AttachMode, Attachment, ObservedLink};
 
     fn interface(program_id: Option<u32>) -> ObservedInterface {
@@ -223,6 +232,7 @@ mod tests {
             mtu: 1500,
             up: true,
             attached,
+            nic: NicFacts::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use pointsman_node::store::Store;
 use pointsman_plan::simulator::{Runs, Simulator};
 use pointsman_plan::{Caps, Host as _, Options};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +74,8 @@ impl TestHost {
             caps: Caps {
                 stack_rounding: StackRounding::To16,
                 freplace: Err("the host is simulated".into()),
+                page_size: 4096,
+                cpus: 4,
             },
         })
     }
@@ -227,6 +230,10 @@ impl Kernel for TestKernel {
         Ok(self.shared.sim().observe())
     }
 
+    fn read_nics(&mut self, _observed: &mut Observed, _names: &BTreeSet<InterfaceId>) {
+        // The simulator's interfaces come with what is known of them.
+    }
+
     /// An object is the name of its entry, behind a magic word.
     fn inspect(
         &mut self,
@@ -253,6 +260,7 @@ impl Kernel for TestKernel {
             tail_calls: false,
             tail_call_depth: None,
             frags: false,
+            redirects: false,
             gpl_compatible: true,
             needs_gpl: false,
             side_effects: vec![],
@@ -305,6 +313,7 @@ impl Kernel for TestKernel {
                 translated_bytes: 16,
                 jited_bytes: 32,
                 frags: false,
+                verified_instructions: 2,
             }
         }))
     }

@@ -7,6 +7,7 @@
 mod execute;
 
 use pointsman_model::chain::{ChainRecord, ChainSpec, Sequence};
+use pointsman_model::nic::NicFacts;
 use pointsman_model::observed::{
     AttachMode, Attachment, Observed, ObservedChain, ObservedHook, ObservedInterface, ObservedLink,
     ObservedProgram,
@@ -61,6 +62,8 @@ struct Interface {
     native_xdp: Option<bool>,
     loopback: bool,
     up: bool,
+    mtu: u32,
+    nic: NicFacts,
     foreign: Option<Attachment>,
 }
 
@@ -131,9 +134,24 @@ impl Simulator {
         self.remove_interface(name);
         self.last_index += 1;
         let index = self.last_index;
-        let interface = Interface { index, native_xdp, loopback, up: true, foreign: None };
+        let interface = Interface {
+            index,
+            native_xdp,
+            loopback,
+            up: true,
+            mtu: 1500,
+            nic: NicFacts::default(),
+            foreign: None,
+        };
         self.interfaces.insert(name.clone(), interface);
         index
+    }
+
+    /// Says what an interface's card and driver are like, and its MTU in bytes.
+    pub fn set_nic(&mut self, name: &InterfaceId, mtu: u32, nic: NicFacts) {
+        if let Some(interface) = self.interfaces.get_mut(name) {
+            (interface.mtu, interface.nic) = (mtu, nic);
+        }
     }
 
     /// Deletes an interface. A link on it stays pinned and is dead.
@@ -297,7 +315,7 @@ impl Simulator {
             index: interface.index,
             native_xdp: interface.native_xdp,
             loopback: interface.loopback,
-            mtu: 1500,
+            mtu: interface.mtu,
             up: interface.up,
             attached: interface.foreign.clone().or_else(|| {
                 self.link_on(interface.index).map(|link| Attachment {
@@ -306,6 +324,7 @@ impl Simulator {
                     mode: link.mode,
                 })
             }),
+            nic: interface.nic.clone(),
         };
         let hook = |hook: &Hook| ObservedHook {
             link: hook.link.as_ref().map(|link| ObservedLink {

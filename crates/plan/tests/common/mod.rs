@@ -30,7 +30,12 @@ impl Bench {
         let mut bench = Self {
             programs: BTreeMap::new(),
             facts: BTreeMap::new(),
-            caps: Caps { stack_rounding: StackRounding::To32, freplace: Ok(()) },
+            caps: Caps {
+                stack_rounding: StackRounding::To32,
+                freplace: Ok(()),
+                page_size: 4096,
+                cpus: 4,
+            },
             options: Options::default(),
         };
         for name in names {
@@ -161,6 +166,7 @@ pub(crate) fn harmless(name: &str) -> ProgramFacts {
         tail_calls: false,
         tail_call_depth: None,
         frags: true,
+        redirects: false,
         gpl_compatible: true,
         needs_gpl: false,
         side_effects: vec![],

@@ -1,6 +1,7 @@
 mod drift;
 mod kills;
 mod lifecycle;
+mod preflight;
 mod refusals;
 mod traffic;
 
