@@ -28,6 +28,7 @@ pub struct Status {
     /// Whether the node was drained and waits for a new document.
     pub drained: bool,
     /// How often the daemon has looked, since it started, whether all is as it left it.
+    #[serde(default)]
     pub checks: u64,
     /// The document that is watched.
     pub document: String,
