@@ -25,6 +25,7 @@ mod planner;
 mod programs;
 pub mod simulator;
 mod standing;
+mod upgrade;
 mod wanted;
 
 pub use drift::{Pace, Settled, drift};
