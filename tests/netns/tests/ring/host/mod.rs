@@ -3,6 +3,7 @@ mod kills;
 mod lifecycle;
 mod refusals;
 mod traffic;
+mod upgrade;
 
 use pointsman_netns::daemon::Host;
 use pointsman_netns::netns::Pair;
