@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::kernel::{self, Load, Refused};
-use crate::maps;
 use crate::member::{Code, kernel_name};
 use crate::messages;
 use crate::object::{Object, ProgramRef};
@@ -11,8 +10,8 @@ use pointsman_fuse::assemble::MAX_INLINED;
 use pointsman_fuse::insn::Call;
 use pointsman_fuse::layout::StackRounding;
 use pointsman_fuse::shape::Shape;
+use pointsman_model::EntryName;
 use pointsman_model::facts::{MapFacts, ProgramFacts};
-use pointsman_model::{EntryName, MapName};
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -30,6 +29,8 @@ pub(crate) struct Alone<'a> {
     pub(crate) program: ProgramRef<'a>,
     pub(crate) entry: &'a str,
     pub(crate) code: &'a Code,
+    /// The object's maps, as they were before it was prepared.
+    pub(crate) maps: &'a [MapFacts],
 }
 
 impl Alone<'_> {
@@ -71,7 +72,7 @@ impl Alone<'_> {
             gpl_compatible,
             needs_gpl,
             side_effects: shape.side_effects.iter().copied().collect(),
-            maps: map_facts(self.object),
+            maps: self.maps.to_vec(),
             used_maps: self.used_maps(),
             unfusable,
         })
@@ -211,19 +212,6 @@ fn number_after(text: &str, label: &str) -> Option<u32> {
     let rest = &text[text.find(label)? + label.len()..];
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     rest[..digits].parse().ok()
-}
-
-fn map_facts(object: &Object) -> Vec<MapFacts> {
-    let facts = |map: crate::object::MapRef<'_>| {
-        Some(MapFacts {
-            name: MapName::new(map.name()).ok()?,
-            kind: maps::kind_name(map.kind()),
-            key_size: map.key_size(),
-            value_size: map.value_size(),
-            max_entries: map.max_entries(),
-        })
-    };
-    object.maps().into_iter().filter_map(facts).collect()
 }
 
 /// Makes an error of a refused program: who, in one line why, and the log's end.

@@ -1,11 +1,10 @@
 //! What an object holds, told without loading anything and without privileges.
 
 use crate::error::Error;
-use crate::maps::kind_name;
+use crate::maps;
 use crate::object::Object;
 use crate::types::{self, Suggestion};
 use libbpf_sys as sys;
-use pointsman_model::MapName;
 use pointsman_model::Sha256;
 use pointsman_model::facts::MapFacts;
 use serde::Serialize;
@@ -71,15 +70,9 @@ pub fn inspect_object(bytes: &[u8]) -> Result<ObjectReport, Error> {
         instructions: program.instructions(),
         frags: program.frags(),
     });
-    let maps = object.maps().into_iter().filter(|map| !map.is_internal()).filter_map(|map| {
-        Some(MapFacts {
-            name: MapName::new(map.name()).ok()?,
-            kind: kind_name(map.kind()),
-            key_size: map.key_size(),
-            value_size: map.value_size(),
-            max_entries: map.max_entries(),
-        })
-    });
+    let mut maps = maps::facts(&object);
+    let internal: Vec<_> = object.maps().into_iter().filter(|map| map.is_internal()).collect();
+    maps.retain(|map| !internal.iter().any(|other| other.name() == map.name.as_str()));
     let btf = object.btf();
     let globals = object.variables().into_iter().map(|(_, variable)| GlobalReport {
         kind: btf
@@ -94,7 +87,7 @@ pub fn inspect_object(bytes: &[u8]) -> Result<ObjectReport, Error> {
         licence: object.licence().to_owned(),
         has_btf: btf.is_some(),
         programs: programs.collect(),
-        maps: maps.collect(),
+        maps,
         globals: globals.collect(),
     })
 }

@@ -2,13 +2,16 @@
 
 use crate::error::Error;
 use crate::kernel;
-use crate::object::{MapRef, Object};
+use crate::object::{MapRef, Object, text};
 use crate::pins;
+use crate::types;
 use crate::value::{TypeLayout, ValueError};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
+use libbpf_rs::btf::TypeId;
+use libbpf_rs::{Btf, MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
 use libbpf_sys as sys;
-use pointsman_model::MapName;
 use pointsman_model::document::MapEntry;
+use pointsman_model::facts::{InitialContents, MapDefinition, MapFacts};
+use pointsman_model::{MapName, Sha256};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,27 +27,77 @@ pub enum MapHome {
     Pinned(PathBuf),
 }
 
-/// The kernel's name of a map type, in lower case.
+/// The kernel's name of a map type.
 pub(crate) fn kind_name(kind: MapType) -> String {
-    let name = format!("{kind:?}");
-    let mut text = String::with_capacity(name.len() + 4);
-    for (at, letter) in name.char_indices() {
-        if letter.is_ascii_uppercase() && at > 0 {
-            text.push('_');
-        }
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
+    // SAFETY: libbpf answers null or a string that lives for ever.
+    let name = unsafe { text(sys::libbpf_bpf_map_type_str(u32::from(kind))) };
+    if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
-/// Makes the object use the maps that are pinned already. Returns whether a program array with
-/// something in it is among them.
+/// What an object says of its maps. Before it is prepared: libbpf then replaces definitions by what
+/// it made of them, or took over.
+pub(crate) fn facts(object: &Object) -> Vec<MapFacts> {
+    let btf = object.btf();
+    let facts = |map: MapRef<'_>| {
+        Some(MapFacts {
+            name: MapName::new(map.name()).ok()?,
+            definition: definition(map, btf.as_ref()),
+            initial: initial(object, map),
+        })
+    };
+    object.maps().into_iter().filter_map(facts).collect()
+}
+
+fn definition(map: MapRef<'_>, btf: Option<&Btf<'_>>) -> MapDefinition {
+    // The types of variables are those of their section: with all of them in one, a text of it
+    // would say less than the object's hash.
+    let typed = btf.filter(|_| !map.is_internal());
+    // Number 0 is void, which has no description.
+    let describe = |id: TypeId| types::describe(typed?, id);
+    let (key, value) = (describe(map.key_type()), describe(map.value_type()));
+    MapDefinition {
+        kind: kind_name(map.kind()),
+        key_size: map.key_size(),
+        value_size: map.value_size(),
+        max_entries: map.max_entries(),
+        flags: map.flags(),
+        extra: map.extra(),
+        callbacks: value.as_ref().is_some_and(|value| value.callbacks),
+        key: key.map(|key| key.text),
+        value: value.map(|value| value.text),
+        // The kernel takes no map of maps of maps.
+        inner: map.inner().map(|inner| Box::new(definition(inner, btf))),
+    }
+}
+
+fn initial(object: &Object, map: MapRef<'_>) -> InitialContents {
+    let name = map.name();
+    if object.fills(map) {
+        InitialContents::Slots
+    } else if !map.is_internal() {
+        InitialContents::Nothing
+    } else if name.starts_with(".data") || name.starts_with(".bss") {
+        InitialContents::Variables(map.with_initial_value(|bytes| Sha256::of(bytes)))
+    } else {
+        InitialContents::Constants
+    }
+}
+
+/// Makes the object use the maps that are pinned already. Returns whether it has program arrays to
+/// fill that are new, or pinned and empty.
 pub(crate) fn adopt(object: &Object, home: &MapHome) -> Result<bool, Error> {
-    let MapHome::Pinned(directory) = home else { return Ok(false) };
-    let mut filled = false;
+    let mut unfilled = false;
     for map in object.maps() {
+        let is_filled = map.kind() == MapType::ProgArray && object.fills(map);
+        let MapHome::Pinned(directory) = home else {
+            unfilled |= is_filled;
+            continue;
+        };
         let path = directory.join(pins::file_name(&map.name()));
-        let Some(fd) = kernel::open_pin(&path)? else { continue };
+        let Some(fd) = kernel::open_pin(&path)? else {
+            unfilled |= is_filled;
+            continue;
+        };
         let wrong = |why: String| Error::Pin { path: path.display().to_string(), why };
         let info = MapInfo::new(fd.as_fd()).map_err(|_| wrong("is not a map".into()))?.info;
         let found = (info.type_, info.key_size, info.value_size, info.max_entries);
@@ -63,15 +116,15 @@ pub(crate) fn adopt(object: &Object, home: &MapHome) -> Result<bool, Error> {
         if code < 0 {
             return Err(Error::code(format!("use map {}", path.display()), code));
         }
-        if map.kind() == MapType::ProgArray {
+        if is_filled {
             let map = MapHandle::from_pinned_path(&path).map_err(|e| wrong(e.to_string()))?;
             let slots = 0..info.max_entries;
-            filled |= slots
+            unfilled |= !slots
                 .into_iter()
                 .any(|slot| matches!(map.lookup(&slot.to_ne_bytes(), MapFlags::ANY), Ok(Some(_))));
         }
     }
-    Ok(filled)
+    Ok(unfilled)
 }
 
 /// Pins the object's maps that are not pinned yet.
@@ -89,6 +142,22 @@ pub(crate) fn pin(object: &Object, home: &MapHome) -> Result<(), Error> {
         kernel::pin(unsafe { BorrowedFd::borrow_raw(fd) }, &path)?;
     }
     Ok(())
+}
+
+/// Checks that the object has maps of these names.
+pub(crate) fn check_names<'n>(
+    object: &Object,
+    names: impl Iterator<Item = &'n MapName>,
+) -> Result<(), Error> {
+    let maps: Vec<_> = object.maps().into_iter().map(MapRef::name).collect();
+    match names.into_iter().find(|name| !maps.iter().any(|map| map == name.as_str())) {
+        Some(name) => Err(Error::NoSuchMap { name: name.to_string(), available: in_words(&maps) }),
+        None => Ok(()),
+    }
+}
+
+fn in_words(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 /// Reads one entry of a prepared object's map.
@@ -129,8 +198,7 @@ pub(crate) fn check_entries(
     let fillable: Vec<_> = maps.iter().filter(|map| !map.is_internal()).collect();
     let Some(map) = fillable.iter().find(|map| map.name() == name.as_str()) else {
         let names: Vec<_> = fillable.iter().map(|map| map.name()).collect();
-        let available = if names.is_empty() { "none".into() } else { names.join(", ") };
-        return Err(Error::NoSuchMap { name: name.to_string(), available });
+        return Err(Error::NoSuchMap { name: name.to_string(), available: in_words(&names) });
     };
     let refuse = |why: String| Error::Map { map: name.to_string(), why };
     if !is_fillable(map.kind()) {
@@ -388,6 +456,7 @@ mod tests {
     #[test]
     fn map_types_have_their_kernel_names() {
         assert_eq!(kind_name(MapType::LruPercpuHash), "lru_percpu_hash");
-        assert_eq!(kind_name(MapType::Array), "array");
+        assert_eq!(kind_name(MapType::RingBuf), "ringbuf");
+        assert_eq!(kind_name(MapType::Unknown), "unknown");
     }
 }

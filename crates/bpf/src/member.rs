@@ -6,14 +6,14 @@ use crate::error::Error;
 use crate::kernel;
 use crate::maps::{self, MapHome};
 use crate::messages;
-use crate::object::{Object, ProgramRef};
+use crate::object::{MapRef, Object, ProgramRef};
 use libbpf_rs::MapType;
 use libbpf_sys as sys;
 use pointsman_fuse::assemble::{Function, Line};
 use pointsman_fuse::insn::Insn;
 use pointsman_fuse::layout::StackRounding;
 use pointsman_fuse::shape::{Malformed, Shape};
-use pointsman_model::facts::ProgramFacts;
+use pointsman_model::facts::{MapFacts, ProgramFacts};
 use pointsman_model::plan::ResolvedProgram;
 use pointsman_model::{EntryName, Sha256};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -24,6 +24,7 @@ pub struct Member {
     object: Object,
     entry: String,
     facts: ProgramFacts,
+    map_facts: Vec<MapFacts>,
     code: Code,
     /// Program array slots keep what is in them only while these programs or the array live; the
     /// array is pinned with the other maps, and these keep an unpinned one filled.
@@ -76,8 +77,10 @@ impl Member {
         for (name, entries) in &program.maps {
             maps::check_entries(&object, name, entries)?;
         }
-        let has_array = configure(&object, selected)?;
-        let kept = maps::adopt(&object, home)?;
+        maps::check_names(&object, program.on_upgrade.keys())?;
+        configure(&object, selected)?;
+        let map_facts = maps::facts(&object);
+        let unfilled = maps::adopt(&object, home)?;
         prepare(&object)?;
         maps::pin(&object, home)?;
         let selected = object.select(Some(&entry))?;
@@ -85,16 +88,20 @@ impl Member {
         let facts = match known {
             Some(facts) => facts.clone(),
             None => {
-                let alone =
-                    Alone { object: &object, program: selected, entry: &entry, code: &code };
+                let alone = Alone {
+                    object: &object,
+                    program: selected,
+                    entry: &entry,
+                    code: &code,
+                    maps: &map_facts,
+                };
                 alone.load(rounding)?
             }
         };
         // What a program array holds may have changed since it was made: a new chain around it is
         // no reason to start over.
-        let fill = has_array && !kept;
-        let targets = if fill { Some(fill_arrays(&object, &entry)?) } else { None };
-        Ok(Self { object, entry, facts, code, _targets: targets })
+        let targets = if unfilled { Some(fill_arrays(&object, &entry)?) } else { None };
+        Ok(Self { object, entry, facts, map_facts, code, _targets: targets })
     }
 
     /// What is known of the program.
@@ -124,14 +131,20 @@ impl Member {
         maps::value(&self.object, map, key)
     }
 
+    /// The object's maps as it defines them.
+    pub(crate) fn map_facts(&self) -> &[MapFacts] {
+        &self.map_facts
+    }
+
     pub(crate) fn code(&self) -> &Code {
         &self.code
     }
 }
 
-/// Says what libbpf shall load, and as what. Returns whether the object has a program array.
-fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<bool, Error> {
-    let has_array = object.maps().iter().any(|map| map.kind() == MapType::ProgArray);
+/// Says what libbpf shall load, and as what.
+fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<(), Error> {
+    let is_filled = |map: &MapRef<'_>| map.kind() == MapType::ProgArray && object.fills(*map);
+    let has_array = object.maps().iter().any(is_filled);
     for program in object.programs() {
         let is_entry = program.as_ptr() == entry.as_ptr();
         // An array's initial content can be any XDP program of the object.
@@ -165,7 +178,7 @@ fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<bool, Error> {
             return Err(Error::code(format!("unset the pin of map {:?}", map.name()), code));
         }
     }
-    Ok(has_array)
+    Ok(())
 }
 
 fn prepare(object: &Object) -> Result<(), Error> {

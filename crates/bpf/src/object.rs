@@ -9,7 +9,7 @@ use libbpf_rs::{Btf, MapType};
 use libbpf_sys as sys;
 use pointsman_model::Sha256;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -23,6 +23,8 @@ pub struct Object {
     ptr: NonNull<sys::bpf_object>,
     hash: Sha256,
     licence: String,
+    /// The maps whose slots the object fills with programs or maps of its own.
+    filled: BTreeSet<String>,
 }
 
 // SAFETY: a bpf_object has no ties to the thread that opened it, and `Object` is the only owner
@@ -79,7 +81,7 @@ impl Object {
             let os = std::io::Error::last_os_error();
             Error::Open { message: said.unwrap_or_else(|| os.to_string()) }
         })?;
-        Ok(Self { ptr, hash, licence: licence(bytes) })
+        Ok(Self { ptr, hash, licence: licence(bytes), filled: filled_maps(bytes) })
     }
 
     /// The hash of the bytes.
@@ -145,6 +147,11 @@ impl Object {
     #[must_use]
     pub fn licence(&self) -> &str {
         &self.licence
+    }
+
+    /// Whether the object fills slots of `map` with programs or maps of its own.
+    pub(crate) fn fills(&self, map: MapRef<'_>) -> bool {
+        self.filled.contains(&map.name())
     }
 
     /// What the author suggests for `entry`.
@@ -333,7 +340,27 @@ impl<'o> MapRef<'o> {
         TypeId::from(unsafe { sys::bpf_map__btf_value_type_id(self.as_ptr()) })
     }
 
-    fn with_initial_value<T>(self, write: impl FnOnce(&mut [u8]) -> T) -> T {
+    /// The flags that the object asks for.
+    pub(crate) fn flags(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { sys::bpf_map__map_flags(self.as_ptr()) }
+    }
+
+    /// What the flags have no room for.
+    pub(crate) fn extra(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { sys::bpf_map__map_extra(self.as_ptr()) }
+    }
+
+    /// What the maps in a map of maps look like. Gone when the object is prepared.
+    pub(crate) fn inner(self) -> Option<MapRef<'o>> {
+        // SAFETY: as above; libbpf answers null where there is none, else a map that lives as long
+        // as the outer one is not created.
+        let ptr = NonNull::new(unsafe { sys::bpf_map__inner_map(self.as_ptr()) })?;
+        Some(MapRef { ptr, _object: std::marker::PhantomData })
+    }
+
+    pub(crate) fn with_initial_value<T>(self, write: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut size: sys::size_t = 0;
         // SAFETY: the map belongs to an open object; libbpf answers its buffer and the size of it,
         // or null, and nobody else looks at the buffer until the object is loaded.
@@ -409,6 +436,24 @@ fn licence(bytes: &[u8]) -> String {
         let data = file.section_by_name("license")?.data().ok()?;
         let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
         Some(String::from_utf8_lossy(&data[..end]).into_owned())
+    };
+    read().unwrap_or_default()
+}
+
+/// The maps whose definition refers to programs or other maps (`.values`): libbpf takes every
+/// relocation in section `.maps` for that, and has no function that tells.
+fn filled_maps(bytes: &[u8]) -> BTreeSet<String> {
+    use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+    let read = || -> Option<BTreeSet<String>> {
+        let file = object::File::parse(bytes).ok()?;
+        let section = file.section_by_name(".maps")?;
+        let places: Vec<u64> = section.relocations().map(|(place, _)| place).collect();
+        let maps = file.symbols().filter(|symbol| symbol.section_index() == Some(section.index()));
+        let filled = maps.filter(|map| {
+            let end = map.address().saturating_add(map.size());
+            places.iter().any(|place| (map.address()..end).contains(place))
+        });
+        Some(filled.filter_map(|map| Some(map.name().ok()?.to_owned())).collect())
     };
     read().unwrap_or_default()
 }

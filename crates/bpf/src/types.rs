@@ -1,5 +1,9 @@
 //! From BTF to layouts, and the author's suggestion (XDP_RUN_CONFIG).
 
+mod describe;
+
+pub(crate) use self::describe::describe;
+
 use crate::value::{Field, IntRole, TypeLayout};
 use libbpf_rs::btf::types::{
     Array, Composite, DataSec, Enum, Enum64, Int, IntEncoding, MemberAttr, Ptr, Var,

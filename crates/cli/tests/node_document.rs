@@ -87,13 +87,6 @@ fn the_errors_of_the_page_are_real() {
         ("this version does not act on this section", interface(r#""flows": []"#)),
         ("this version does not act on this section", chain(r#"{"program": "p", "slot": "own"}"#)),
         (
-            "this version does not act on this section",
-            program(
-                r#""builtin": "counting-pass", "maps": {"counts": {"entries": [],
-                    "on_upgrade": "keep"}}"#,
-            ),
-        ),
-        (
             "expected a number of at least 1",
             r#"{"schema": "pointsman.node/v1", "node": "a", "generation": 0}"#.into(),
         ),
@@ -112,6 +105,10 @@ fn the_errors_of_the_page_are_real() {
         ("is not a valid entry name", program(r#""builtin": "counting-pass", "entry": "1a""#)),
         ("is not a valid sha256", object(r#""sha256": "9F86""#)),
         ("expected `object` or `builtin`", program("")),
+        (
+            "expected `entries`, `on_upgrade`, or both",
+            program(r#""builtin": "counting-pass", "maps": {"counts": {}}"#),
+        ),
         (
             "expected one of `object` and `builtin`, found both",
             program(r#""builtin": "counting-pass", "object": {"path": "/a"}"#),

@@ -1,6 +1,6 @@
 //! What is known of a program before it joins a chain, from opening it and loading it alone.
 
-use crate::{EntryName, MapName};
+use crate::{EntryName, MapName, Sha256};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -73,14 +73,55 @@ impl std::fmt::Display for SideEffect {
 pub struct MapFacts {
     /// Its name in the object.
     pub name: MapName,
+    /// What kind of map it is.
+    #[serde(flatten)]
+    pub definition: MapDefinition,
+    /// What it holds when it is made.
+    #[serde(default)]
+    pub initial: InitialContents,
+}
+
+/// A map as the object defines it, before libbpf and the kernel fill in what it leaves open. What
+/// one map holds can be read as another's contents if their definitions are equal and tell the
+/// types.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MapDefinition {
     /// The kernel's name of its type, such as `lru_hash`.
     pub kind: String,
     /// Bytes of a key.
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// The most entries it can hold.
+    /// The most entries it can hold; 0: left open for the loader.
     pub max_entries: u32,
+    /// `BPF_F_*` of `linux/bpf.h`.
+    pub flags: u32,
+    /// `map_extra` of `linux/bpf.h`; what it means depends on the type.
+    pub extra: u64,
+    /// The type of a key by BTF as canonical text: equal texts, equal types. `None`: not known.
+    pub key: Option<String>,
+    /// The type of a value, likewise.
+    pub value: Option<String>,
+    /// Whether values hold timers or work queues, which call a program back.
+    pub callbacks: bool,
+    /// The definition of the maps in a map of maps.
+    #[schema(no_recursion)]
+    pub inner: Option<Box<MapDefinition>>,
+}
+
+/// What a map holds when it is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InitialContents {
+    /// Nothing, or zeros.
+    #[default]
+    Nothing,
+    /// Programs or maps that the object names: its code refers to them by their place.
+    Slots,
+    /// Variables (`.data`, `.bss`). The hash is of their first values.
+    Variables(Sha256),
+    /// Constants (`.rodata`, `.kconfig`).
+    Constants,
 }
 
 /// Why a program cannot be used.

@@ -1,6 +1,7 @@
 //! What is there: interfaces, and our own pins.
 
 use crate::chain::{ChainRecord, Sequence};
+use crate::facts::MapFacts;
 use crate::nic::NicFacts;
 use crate::{Fingerprint, HookId, InterfaceId, MapName, NamespaceName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ pub struct Observed {
     pub unreachable: BTreeMap<NamespaceName, String>,
     /// Hooks of which we hold pins.
     pub hooks: BTreeMap<HookId, ObservedHook>,
-    /// Programs whose maps are pinned. The value is what their maps were last told to hold.
+    /// Programs whose maps are pinned.
     pub programs: BTreeMap<(ProgramName, Fingerprint), ObservedProgram>,
 }
 
@@ -113,6 +114,28 @@ pub struct ObservedChain {
 pub struct ObservedProgram {
     /// Per map the hash of the entries it was told to hold.
     pub entries: BTreeMap<MapName, Sha256>,
+    /// What was made for it; `None`: that is not known, as of what an earlier version prepared.
+    pub made: Option<Made>,
+}
+
+/// What was made for a program when it was prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Rises with every preparation of the program: which load is the latest.
+    pub order: u64,
+    /// Its object.
+    pub object: Sha256,
+    /// Its maps.
+    pub maps: BTreeMap<MapName, MadeMap>,
+}
+
+/// A map that was made or taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeMap {
+    /// As the object defines it.
+    pub facts: MapFacts,
+    /// The kernel's id of it; `None`: it is not what is pinned under its name now.
+    pub id: Option<u32>,
 }
 
 impl Observed {

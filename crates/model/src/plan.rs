@@ -2,7 +2,7 @@
 //! it can be printed, stored and compared.
 
 use crate::chain::{ChainId, ChainSpec};
-use crate::document::MapEntry;
+use crate::document::{MapEntry, OnUpgrade};
 use crate::observed::AttachMode;
 use crate::preflight::{VerifierBudget, Warning};
 use crate::{EntryName, Fingerprint, HookId, MapName, ProgramName, Sha256};
@@ -50,7 +50,8 @@ pub enum Step {
     RenameHook(RenameHook),
     /// Pins a hook's link again that somebody unpinned. Invisible: the chain runs on.
     PinLink(PinLink),
-    /// Opens a program's object, creates and pins its maps. Invisible.
+    /// Opens a program's object, creates its maps or takes them over from an earlier load, and
+    /// pins them. Invisible.
     PrepareProgram(PrepareProgram),
     /// Makes a program's map hold exactly the document's entries.
     SetMapEntries(SetMapEntries),
@@ -93,6 +94,12 @@ pub struct PrepareProgram {
     pub program: ProgramName,
     /// Object, entry and globals in one value.
     pub fingerprint: Fingerprint,
+    /// The maps that are taken over with their contents, and from which load of the program.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keeps: BTreeMap<MapName, Fingerprint>,
+    /// The maps whose contents an upgrade loses, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loses: BTreeMap<MapName, String>,
 }
 
 /// See [`Step::SetMapEntries`].
@@ -212,7 +219,10 @@ impl fmt::Display for Step {
             Self::RenameHook(s) => write!(f, "rename hook {} to {}", s.from, s.to),
             Self::PinLink(s) => write!(f, "pin the link of {} again", s.hook),
             Self::PrepareProgram(s) => {
-                write!(f, "prepare program {} ({})", s.program, s.fingerprint)
+                write!(f, "prepare program {} ({})", s.program, s.fingerprint)?;
+                let mut kept = s.keeps.keys();
+                kept.next().map_or(Ok(()), |first| write!(f, ", keeping {first}"))?;
+                kept.try_for_each(|map| write!(f, ", {map}"))
             }
             Self::SetMapEntries(s) => {
                 write!(f, "set map {} of program {} to {} entries", s.map, s.program, s.entries)
@@ -345,14 +355,22 @@ pub struct ResolvedProgram {
     pub globals: BTreeMap<String, Value>,
     /// Map contents to enforce.
     pub maps: BTreeMap<MapName, Vec<MapEntry>>,
+    /// What becomes of maps' contents on an upgrade, where the document says.
+    pub on_upgrade: BTreeMap<MapName, OnUpgrade>,
 }
 
 impl ResolvedProgram {
     /// The only program of an object, as the object has it.
     #[must_use]
     pub fn new(object: Sha256, source: impl Into<String>) -> Self {
-        let (globals, maps) = (BTreeMap::new(), BTreeMap::new());
-        Self { object, source: source.into(), entry: None, globals, maps }
+        Self {
+            object,
+            source: source.into(),
+            entry: None,
+            globals: BTreeMap::new(),
+            maps: BTreeMap::new(),
+            on_upgrade: BTreeMap::new(),
+        }
     }
 
     /// Object, entry and globals in one value. `serde_json` keeps keys sorted, so equal globals

@@ -176,7 +176,8 @@ impl Kernel for LinuxKernel {
             Step::PrepareProgram(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;
                 let known = known(objects, &step.fingerprint);
-                self.store.prepare_program(&step.program, program, &object, rounding, known)
+                let (name, keeps) = (&step.program, &step.keeps);
+                self.store.prepare_program(name, program, &object, rounding, known, keeps)
             }
             Step::SetMapEntries(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;

@@ -65,7 +65,8 @@ struct Found<'a> {
     source: String,
 }
 
-/// A program alone: its fingerprint, and a digest of its map entries, which are checked with it.
+/// A program alone: its fingerprint, and a digest of its map entries and of the maps that the
+/// document names, which are checked with it.
 type CacheKey = (Fingerprint, Sha256);
 
 /// What is known of programs from earlier, so that nothing is loaded twice. Refusals are not
@@ -171,6 +172,7 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
             entry: spec.entry.clone(),
             globals: spec.globals.clone(),
             maps: spec.maps.clone(),
+            on_upgrade: spec.on_upgrade.clone(),
         };
         Ok(self.look_at(&program, bytes, resolved).map(|()| program))
     }
@@ -277,6 +279,9 @@ fn maps_digest(program: &ResolvedProgram) -> Sha256 {
     for (map, entries) in &program.maps {
         writeln!(lines, "{map}\t{}", entries_digest(entries))
             .expect("invariant: writing to a string cannot fail");
+    }
+    for map in program.on_upgrade.keys() {
+        writeln!(lines, "{map}").expect("invariant: writing to a string cannot fail");
     }
     Sha256::of(lines.as_bytes())
 }

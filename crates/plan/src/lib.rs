@@ -27,6 +27,7 @@ mod preflight;
 mod programs;
 pub mod simulator;
 mod standing;
+mod upgrade;
 mod wanted;
 
 pub use drift::{Pace, Settled, drift};

@@ -4,12 +4,12 @@ use crate::catalog::{Catalog, Load, used};
 use crate::follow::follow;
 use crate::hook::{Context, HookPlan, remove, want};
 use crate::preflight::preflight;
-use crate::programs::{losses, prepare, release};
+use crate::programs::{prepare, release};
 use crate::{Caps, Options, Wanted};
-use pointsman_model::HookId;
 use pointsman_model::document::XdpSpec;
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{HookChange, HookDiff, Note, Plan, Step};
+use pointsman_model::{HookId, ProgramName};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Plans the way from what is there to what is wanted.
@@ -47,11 +47,17 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
         .flat_map(|hook| hook.uses.iter().flatten())
         .collect();
     let mut notes = unused(wanted);
-    notes.extend(losses(&hooks, &catalog, observed));
+    let (prepared, upgrades) = prepare(&running, &catalog, observed);
+    notes.extend(upgrades);
     let mut steps = renames;
-    steps.extend(prepare(&running, &catalog, observed));
+    steps.extend(prepared);
+    let staying = hooks.iter().filter(|hook| stays(&hook.diff));
+    let waiting = staying.filter_map(|hook| chains.get(&hook.diff.hook)).flat_map(|xdp| &xdp.chain);
+    // What runs elsewhere is, or will be, pinned for that.
+    let runs = |name: &ProgramName| running.iter().any(|(other, _)| other == name);
+    let waiting = waiting.map(|entry| &entry.program).filter(|name| !runs(name)).collect();
     let (warnings, budgets) = preflight(&hooks, &catalog, observed, caps);
-    let plan = assemble(document.generation, steps, notes, hooks, observed);
+    let plan = assemble(document.generation, steps, notes, hooks, &waiting, observed);
     Plan { warnings, budgets, ..plan }
 }
 
@@ -59,7 +65,7 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
 #[must_use]
 pub fn drain(observed: &Observed) -> Plan {
     let hooks = observed.hooks.keys().map(|hook| remove(hook, observed)).collect();
-    assemble(0, Vec::new(), Vec::new(), hooks, observed)
+    assemble(0, Vec::new(), Vec::new(), hooks, &BTreeSet::new(), observed)
 }
 
 fn assemble(
@@ -67,10 +73,11 @@ fn assemble(
     steps: Vec<Step>,
     notes: Vec<Note>,
     mut hooks: Vec<HookPlan>,
+    waiting: &BTreeSet<&ProgramName>,
     observed: &Observed,
 ) -> Plan {
     let mut plan = Plan { generation, steps, notes, ..Plan::default() };
-    let (releases, kept) = release(&hooks, observed);
+    let (releases, kept) = release(&hooks, waiting, observed);
     for hook in &mut hooks {
         plan.steps.extend(hook.pin.take().map(Step::PinLink));
         plan.steps.extend(hook.build.take().map(Step::BuildChain));

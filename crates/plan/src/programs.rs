@@ -1,23 +1,23 @@
 //! Steps on programs and their maps, which hooks share.
 
-use crate::catalog::{Catalog, Load, Usable};
-use crate::chain::list;
+use crate::catalog::{Catalog, Load};
 use crate::hook::HookPlan;
-use pointsman_model::chain::MemberSpec;
+use crate::upgrade::{Upgrade, latest, upgrade};
+use pointsman_model::ProgramName;
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{
     Note, PrepareProgram, ReleaseProgram, SetMapEntries, Step, entries_digest,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Pins the programs of `running` that are not pinned, then fills maps that do not hold what they
-/// should.
+/// should. Notes what becomes of map contents.
 pub(crate) fn prepare(
     running: &BTreeSet<&Load>,
     catalog: &Catalog<'_>,
     observed: &Observed,
-) -> Vec<Step> {
-    let (mut prepare, mut fill) = (Vec::new(), Vec::new());
+) -> (Vec<Step>, Vec<Note>) {
+    let (mut prepare, mut fill, mut all_notes) = (Vec::new(), Vec::new(), Vec::new());
     for program in catalog.usable() {
         let load = program.load();
         if !running.contains(&load) {
@@ -25,15 +25,26 @@ pub(crate) fn prepare(
         }
         let pinned = observed.programs.get(&load);
         let (name, fingerprint) = load;
+        // What its maps were told to hold, those that are taken over included.
+        let mut told = pinned.map(|pinned| pinned.entries.clone()).unwrap_or_default();
         if pinned.is_none() {
+            let Upgrade { keeps, loses, notes } = upgrade(program, observed);
+            for (map, from) in &keeps {
+                let from = observed.programs.get(&(name.clone(), from.clone()));
+                let digest = from.and_then(|from| from.entries.get(map));
+                told.extend(digest.map(|digest| (map.clone(), *digest)));
+            }
+            all_notes.extend(notes);
             prepare.push(Step::PrepareProgram(PrepareProgram {
                 program: name.clone(),
                 fingerprint: fingerprint.clone(),
+                keeps,
+                loses,
             }));
         }
         for (map, entries) in &program.resolved.maps {
             let digest = entries_digest(entries);
-            if pinned.and_then(|pinned| pinned.entries.get(map)) != Some(&digest) {
+            if told.get(map) != Some(&digest) {
                 fill.push(Step::SetMapEntries(SetMapEntries {
                     program: name.clone(),
                     fingerprint: fingerprint.clone(),
@@ -45,14 +56,27 @@ pub(crate) fn prepare(
         }
     }
     prepare.append(&mut fill);
-    prepare
+    (prepare, all_notes)
 }
 
 /// Releases the pinned programs that no chain uses afterwards; none, and a note, where it cannot
-/// be known what a running chain uses.
-pub(crate) fn release(hooks: &[HookPlan], observed: &Observed) -> (Vec<Step>, Option<Note>) {
+/// be known what a running chain uses. Of each of `waiting`, the programs that refused and pending hooks
+/// want, one load stays: the upgrade takes its maps over when the obstacle is gone.
+pub(crate) fn release(
+    hooks: &[HookPlan],
+    waiting: &BTreeSet<&ProgramName>,
+    observed: &Observed,
+) -> (Vec<Step>, Option<Note>) {
     let unknown = hooks.iter().find(|hook| hook.uses.is_none());
-    let used: BTreeSet<&Load> = hooks.iter().flat_map(|hook| hook.uses.iter().flatten()).collect();
+    let mut used: BTreeSet<&Load> =
+        hooks.iter().flat_map(|hook| hook.uses.iter().flatten()).collect();
+    for name in waiting {
+        let mut loads = observed.programs.keys().filter(|(other, _)| other == *name);
+        if !loads.clone().any(|load| used.contains(load)) {
+            let latest = latest(name, observed);
+            used.extend(loads.find(|(_, fingerprint)| Some(fingerprint) == latest));
+        }
+    }
     let mut unused = observed.programs.keys().filter(|load| !used.contains(load)).peekable();
     if let Some(HookPlan { diff, .. }) = unknown {
         let note = unused.peek().is_some().then(|| Note {
@@ -73,40 +97,4 @@ pub(crate) fn release(hooks: &[HookPlan], observed: &Observed) -> (Vec<Step>, Op
         })
     };
     (unused.map(step).collect(), None)
-}
-
-/// Notes which map contents an upgrade loses.
-pub(crate) fn losses(hooks: &[HookPlan], catalog: &Catalog<'_>, observed: &Observed) -> Vec<Note> {
-    let mut before: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for hook in hooks.iter().filter(|hook| hook.build.is_some()) {
-        for MemberSpec { program, fingerprint, .. } in
-            hook.diff.before.iter().flat_map(|spec| &spec.members)
-        {
-            before.entry(program).or_default().insert(fingerprint);
-        }
-    }
-    let upgraded = catalog.usable().filter(|program| {
-        let others = before.get(program.name).is_some_and(|before| {
-            before.iter().any(|&fingerprint| *fingerprint != program.fingerprint)
-        });
-        // Where its maps are pinned already, they keep what they hold.
-        others && !observed.programs.contains_key(&program.load())
-    });
-    upgraded.map(loss).collect()
-}
-
-fn loss(program: &Usable<'_>) -> Note {
-    let name = program.name;
-    let maps = program.facts.maps.iter().map(|map| &map.name);
-    // Constants hold no state, and what the document lists is filled in before the swap.
-    let constant = |map: &str| map.starts_with(".rodata") || map.starts_with(".kconfig");
-    let lost: Vec<_> = maps
-        .filter(|map| !constant(map.as_str()) && !program.resolved.maps.contains_key(map))
-        .collect();
-    let message = match lost.as_slice() {
-        [] => format!("program {name} is upgraded; no map contents are lost"),
-        [map] => format!("state lost: map {map} of program {name} starts empty"),
-        maps => format!("state lost: maps {} of program {name} start empty", list(maps)),
-    };
-    Note { hook: None, program: Some(name.clone()), message }
 }

@@ -57,22 +57,27 @@ fn nothing_to_do_is_no_step_whatever_the_generation() {
 fn an_upgrade_swaps_once_and_says_which_state_is_lost() {
     let (mut bench, mut host) = (Bench::with(&["ddos", "ports"]), host());
     let wanted = chain("eth0", &["10 ddos", "19 ports"]);
+    let maps = ["blocklist", "seen", "slow", ".bss", ".rodata"].map(common::map);
+    bench.program("ddos", 1).maps = maps.clone().into();
     bench.apply(1, &wanted, &mut host);
     let facts = bench.program("ddos", 2);
-    facts.maps = ["blocklist", "seen", ".bss", ".rodata"].map(common::map).into();
+    facts.maps = maps.into();
+    facts.maps[0].definition.max_entries = 2048;
+    facts.maps[2].definition.value = Some("s64".into());
     bench.entries("ddos", "blocklist", &[1]);
     let plan = bench.apply(2, &wanted, &mut host);
     let (old, new) = (Bench::with(&["ddos"]).load("ddos").1, bench.load("ddos").1);
     let text = show(&plan).replace(old.as_str(), "OLD").replace(new.as_str(), "NEW");
     assert_snapshot!(text, @"
     eth0/xdp: Swap [ddos ports] -> [ddos ports] native
-    step: prepare program ddos (NEW)
+    step: prepare program ddos (NEW), keeping seen
     step: set map blocklist of program ddos to 1 entries
     step: build chain eth0/xdp#2 of 2 programs
     step: swap to chain eth0/xdp#2
     step: retire chain eth0/xdp#1
     step: release program ddos (OLD)
-    note - ddos: state lost: maps seen and .bss of program ddos start empty
+    note - ddos: state lost: map slow of program ddos does not keep its contents: its value had `u64`, has `s64` now
+    note - ddos: state lost: map .bss of program ddos does not keep its contents: its variables may lie elsewhere in another object
     ");
     assert_eq!(bench.apply(2, &wanted, &mut host).steps, []);
 }

@@ -6,10 +6,10 @@ mod world;
 
 use pointsman_model::api::StepOutcome;
 use pointsman_model::chain::ChainSpec;
-use pointsman_model::observed::Observed;
+use pointsman_model::observed::{Observed, ObservedProgram};
 use pointsman_model::plan::{HookChange, HookDiff, Plan, RenameHook, Step};
 use pointsman_model::{HookId, InterfaceId, MapName, Sha256};
-use pointsman_plan::simulator::{Fault, Runs, Simulator};
+use pointsman_plan::simulator::{Contents, Fault, Runs, Simulator};
 use pointsman_plan::{Host, carry_out, drain};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,8 +82,10 @@ struct World {
 struct Essence {
     runs: BTreeMap<InterfaceId, State>,
     hooks: BTreeSet<HookId>,
-    /// Entries of maps, and whether the maps still hold what they held before.
+    /// Entries of maps, and whether the pins are still those from before.
     programs: BTreeMap<common::Load, (BTreeMap<MapName, Sha256>, bool)>,
+    /// What each map holds, and whether it is one of those that the program had before.
+    maps: BTreeMap<(common::Load, MapName), (Option<Contents>, bool)>,
 }
 
 /// What runs on an interface, comparable.
@@ -109,6 +111,7 @@ impl World {
     /// Plans and carries out. Without a fault it goes on until there is nothing to do, as the
     /// daemon does: one round, and a second where a renamed interface becomes free in the first.
     fn apply(&mut self, wish: &Wish, fault: Option<Fault>) {
+        wish.hand_over(&mut self.host);
         if let Some(fault) = fault {
             self.settle_lost_maps();
             self.host.plant(fault);
@@ -126,9 +129,56 @@ impl World {
             let kept = instance(&before).is_none_or(|was| instance(self) == Some(was));
             assert!(kept, "the maps of {program} lost their contents");
         }
+        self.check_upgrades(&before, wish);
         let mut hooks = wish.plan(&self.host).hooks.into_iter();
         if !hooks.any(|diff| stays(&diff)) {
             self.maps_lost = false;
+        }
+    }
+
+    /// An upgraded program has the same maps as before where their definitions agree, with what
+    /// was in them, and maps of its own otherwise.
+    fn check_upgrades(&self, before: &Self, wish: &Wish) {
+        let running = |world: &Self| -> BTreeSet<common::Load> {
+            let observed = world.host.observe();
+            let live = observed.hooks.values().filter_map(|hook| hook.live());
+            let records = live.filter_map(|(_, chain)| chain.record.clone());
+            let members = records.flat_map(|record| record.spec.members);
+            members.map(|member| (member.program, member.fingerprint)).collect()
+        };
+        let (old, new) = (running(before), running(self));
+        let (was, is) = (before.host.observe().programs, self.host.observe().programs);
+        for load in new.iter().filter(|load| !was.contains_key(load)) {
+            let mut others = old.iter().filter(|(name, _)| *name == load.0);
+            // With several it takes generations to tell which is meant.
+            let (Some(other), None) = (others.next(), others.next()) else { continue };
+            let (Some(old), Some(new)) = (was.get(other), is.get(load)) else { continue };
+            let (Some(made), Some(now)) = (&old.made, &new.made) else { continue };
+            for (name, map) in &now.maps {
+                let there = made.maps.get(name).filter(|old| old.id.is_some());
+                let agree = there.is_some_and(|old| old.facts == map.facts)
+                    && (made.object == now.object || !name.as_str().starts_with('.'))
+                    && name.as_str() != ".rodata"
+                    && !wish.starts_anew(&load.0);
+                let kept = there.is_some_and(|old| old.id == map.id);
+                assert_eq!(kept, agree, "{name} of {}", load.0);
+                let told = |pinned: &ObservedProgram| pinned.entries.get(name).copied();
+                if kept && told(old) == told(new) {
+                    let contents = |world: &Self, load| world.host.contents(load, name);
+                    assert_eq!(contents(before, other), contents(self, load), "{name}");
+                }
+            }
+        }
+    }
+
+    /// What the records say the maps were told to hold is what they were told last.
+    fn check_records(&self) {
+        for (load, pinned) in self.host.observe().programs {
+            for (map, digest) in &pinned.entries {
+                if let Some(contents) = self.host.contents(&load, map) {
+                    assert_eq!(contents.told, Some(*digest), "{map} of {}", load.0);
+                }
+            }
         }
     }
 
@@ -172,6 +222,7 @@ impl World {
         });
         assert_eq!(failed, None);
         assert_eq!(self.host.violations(), [""; 0]);
+        self.check_records();
     }
 
     fn check_converged(&self, wish: &Wish) {
@@ -212,19 +263,39 @@ impl World {
     }
 
     fn essence(&self, before: &Self) -> Essence {
-        let observed = self.host.observe();
-        let programs = observed.programs.iter().map(|(load, pinned)| {
+        let (observed, was) = (self.host.observe(), before.host.observe().programs);
+        // With several loads of a program it depends on which of them still run whose maps are
+        // taken over, or stay for a hook that is refused.
+        let single =
+            |load: &common::Load| was.keys().filter(|(name, _)| *name == load.0).nth(1).is_none();
+        let programs = observed.programs.iter().filter(|(load, _)| single(load));
+        let programs = programs.map(|(load, pinned)| {
             let instance = |host: &Simulator| host.instance(&load.0, &load.1);
             let kept = instance(&before.host) == instance(&self.host);
             (load.clone(), (pinned.entries.clone(), kept))
         });
+        let ids: BTreeSet<_> = was.values().flat_map(ids).collect();
+        let maps = observed.programs.iter().filter(|(load, _)| single(load));
+        let maps = maps.flat_map(|(load, pinned)| {
+            pinned.made.iter().flat_map(|made| &made.maps).map(|(name, map)| {
+                let contents = self.host.contents(load, name);
+                let same = map.id.is_some_and(|id| ids.contains(&id));
+                ((load.clone(), name.clone()), (contents, same))
+            })
+        });
         let interfaces = observed.interfaces.keys();
         Essence {
+            maps: maps.collect(),
             runs: interfaces.map(|name| (name.clone(), state(&self.host, name))).collect(),
             hooks: observed.hooks.keys().cloned().collect(),
             programs: programs.collect(),
         }
     }
+}
+
+fn ids(pinned: &ObservedProgram) -> Vec<u32> {
+    let maps = pinned.made.iter().flat_map(|made| made.maps.values());
+    maps.filter_map(|map| map.id).collect()
 }
 
 /// Whether the hook is refused or pending, and keeps what it has.

@@ -20,6 +20,7 @@ pub fn resolved(bytes: &[u8], entry: &str, globals: Value) -> ResolvedProgram {
         entry: (!entry.is_empty()).then(|| EntryName::new(entry).expect("a valid entry name")),
         globals,
         maps: std::collections::BTreeMap::new(),
+        on_upgrade: std::collections::BTreeMap::new(),
     }
 }
 

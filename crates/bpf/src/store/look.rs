@@ -1,6 +1,7 @@
 //! Looking at the pins: hooks, programs, counts. Changes nothing.
 
 use super::links::HookLink;
+use super::programs::observe;
 use super::{HookCounts, Store};
 use crate::chain::Counters;
 use crate::error::Error;
@@ -85,9 +86,9 @@ impl Store {
             let Ok(name) = ProgramName::new(pins::name_of(&file)) else { continue };
             for fingerprint in pins::list(&root.join(&file))? {
                 let Some(fingerprint) = Fingerprint::from_pin(&fingerprint) else { continue };
-                let entries = self.program(&name, &fingerprint).join("entries");
-                if pins::exists(&entries) {
-                    let observed = ObservedProgram { entries: read(&entries).unwrap_or_default() };
+                let directory = self.program(&name, &fingerprint);
+                if pins::exists(&directory.join("entries")) {
+                    let observed = observe(&directory);
                     programs.insert((name.clone(), fingerprint), observed);
                 }
             }

@@ -2,7 +2,10 @@
 //! BPF filesystem.
 //!
 //! ```text
-//! programs/NAME/FINGERPRINT/maps/MAP     a program's maps
+//! programs/NAME/FINGERPRINT/maps/MAP     a program's maps; those that an upgrade kept are pinned
+//!                                        under both loads until the old one is released
+//! programs/NAME/FINGERPRINT/definitions  record: what was made for it, by which the next upgrade
+//!                                        decides what it can keep
 //! programs/NAME/FINGERPRINT/entries      record: what its maps were told to hold; pinned last:
 //!                                        the program is prepared
 //! hooks/INTERFACE/xdp/link               the link; what it runs is the live chain
@@ -18,22 +21,22 @@
 
 mod links;
 mod look;
+mod programs;
 
 use self::links::{Held, HookLink};
 use self::look::{exits, read};
 use crate::chain::{Chain, Slot};
 use crate::error::Error;
 use crate::kernel::{self, Link};
-use crate::maps::{self, MapHome};
+use crate::maps::MapHome;
 use crate::member::Member;
 use crate::pins;
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, MemberSpec, Sequence, Totals};
 use pointsman_model::facts::ProgramFacts;
 use pointsman_model::observed::AttachMode;
-use pointsman_model::plan::{ResolvedProgram, entries_digest};
-use pointsman_model::{Fingerprint, HookId, MapName, ProgramName, Sha256};
-use std::collections::BTreeMap;
+use pointsman_model::plan::ResolvedProgram;
+use pointsman_model::{Fingerprint, HookId, ProgramName};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -81,7 +84,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Removes programs whose preparation was interrupted: no chain was ever built with them.
+    /// Removes programs whose preparation or release was interrupted: no chain has them.
     fn remove_unfinished(&self) -> Result<(), Error> {
         let root = self.root.join("programs");
         for name in pins::list(&root)? {
@@ -116,60 +119,6 @@ impl Store {
 
     fn chain(&self, chain: &ChainId) -> PathBuf {
         self.hook(&chain.hook).join("chains").join(chain.sequence.to_string())
-    }
-
-    /// Opens a program and pins its maps.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the program; nothing of it stays pinned then.
-    pub fn prepare_program(
-        &self,
-        name: &ProgramName,
-        program: &ResolvedProgram,
-        object: &[u8],
-        rounding: StackRounding,
-        known: Option<&ProgramFacts>,
-    ) -> Result<(), Error> {
-        let directory = self.program(name, &program.fingerprint());
-        let fresh = !pins::exists(&directory);
-        let home = MapHome::Pinned(directory.join("maps"));
-        let prepared = Member::prepare(object, program, &home, rounding, known).and_then(|_| {
-            let path = directory.join("entries");
-            if pins::exists(&path) {
-                Ok(())
-            } else {
-                write(&path, &BTreeMap::<MapName, Sha256>::new())
-            }
-        });
-        if prepared.is_err() && fresh {
-            drop(pins::remove_directory(&directory));
-        }
-        prepared
-    }
-
-    /// Makes a program's map hold exactly what the document lists, and remembers that it does.
-    ///
-    /// # Errors
-    /// The kernel's answer; the map may then hold some entries of each.
-    pub fn set_map_entries(
-        &self,
-        name: &ProgramName,
-        program: &ResolvedProgram,
-        map: &MapName,
-        object: &[u8],
-    ) -> Result<(), Error> {
-        let directory = self.program(name, &program.fingerprint());
-        let object = crate::Object::open(object)?;
-        let entries = program.maps.get(map).map_or(&[][..], Vec::as_slice);
-        let path = directory.join("entries");
-        let mut known: BTreeMap<MapName, Sha256> = read(&path).unwrap_or_default();
-        // While the map is being written it holds neither the old entries nor the new ones.
-        if known.remove(map).is_some() {
-            write(&path, &known)?;
-        }
-        maps::fill(&object, &directory.join("maps"), map, entries)?;
-        known.insert(map.clone(), entries_digest(entries));
-        write(&path, &known)
     }
 
     /// Fuses and pins a chain of `members`, in the record's order.
@@ -336,20 +285,6 @@ impl Store {
             let why = "still has a link".into();
             return Err(Error::Pin { path: path.display().to_string(), why });
         }
-        pins::remove_directory(&path)?;
-        self.remove_if_empty(path.parent())
-    }
-
-    /// Unpins a program's maps.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn release_program(
-        &self,
-        name: &ProgramName,
-        fingerprint: &Fingerprint,
-    ) -> Result<(), Error> {
-        let path = self.program(name, fingerprint);
         pins::remove_directory(&path)?;
         self.remove_if_empty(path.parent())
     }

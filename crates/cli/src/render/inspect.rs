@@ -4,7 +4,7 @@ use super::table::{Column, cell, lines, table};
 use super::text::{Tone, grouped, printable};
 use crate::output::Look;
 use pointsman_bpf::{GlobalReport, ObjectReport, ProgramReport, Suggestion};
-use pointsman_model::facts::MapFacts;
+use pointsman_model::facts::{MapDefinition, MapFacts};
 
 /// The report on an object. Names in it are anybody's: they come out of a file.
 pub(crate) fn inspect(look: Look, name: &str, report: &ObjectReport) -> String {
@@ -80,7 +80,8 @@ fn maps(look: Look, report: &ObjectReport) -> String {
             ("max entries", Column::Number),
         ],
     );
-    for MapFacts { name, kind, key_size, value_size, max_entries } in &report.maps {
+    for MapFacts { name, definition, initial: _ } in &report.maps {
+        let MapDefinition { kind, key_size, value_size, max_entries, .. } = definition;
         table.add_row([
             cell(name),
             cell(kind),
@@ -121,6 +122,7 @@ fn globals(look: Look, report: &ObjectReport) -> String {
 mod tests {
     use super::*;
     use crate::render::samples::PLAIN;
+    use pointsman_model::facts::InitialContents;
     use pointsman_model::{Action, ActionSet, MapName, Sha256};
 
     fn report() -> ObjectReport {
@@ -141,10 +143,14 @@ mod tests {
             programs: vec![program("ddos_main", Some(suggestion)), program("plain", None)],
             maps: vec![MapFacts {
                 name: MapName::new("limits").unwrap(),
-                kind: "lru_hash".into(),
-                key_size: 8,
-                value_size: 16,
-                max_entries: 65_536,
+                definition: MapDefinition {
+                    kind: "lru_hash".into(),
+                    key_size: 8,
+                    value_size: 16,
+                    max_entries: 65_536,
+                    ..MapDefinition::default()
+                },
+                initial: InitialContents::Nothing,
             }],
             globals: vec![GlobalReport {
                 name: "rate_limit".into(),

@@ -93,7 +93,9 @@ mod tests {
             steps: vec![
                 Step::PrepareProgram(PrepareProgram {
                     program: ddos.program.clone(),
-                    fingerprint: ddos.fingerprint,
+                    fingerprint: ddos.fingerprint.clone(),
+                    keeps: [("blocklist".parse().unwrap(), ddos.fingerprint)].into(),
+                    loses: [("seen".parse().unwrap(), "entries: 16 before, 32 now".into())].into(),
                 }),
                 Step::BuildChain(BuildChain {
                     chain: chain(7),
@@ -147,7 +149,7 @@ mod tests {
             1 program: ports
 
         steps in order (* packets can notice)
-            prepare program ddos (c11decb2675b5219)
+            prepare program ddos (c11decb2675b5219), keeping blocklist
             build chain eth0/xdp#7 of 2 programs
           * swap to chain eth0/xdp#7
             retire chain eth0/xdp#6

@@ -86,6 +86,8 @@ pub struct ProgramSpec {
     pub globals: BTreeMap<String, Value>,
     /// Map contents to enforce.
     pub maps: BTreeMap<MapName, Vec<MapEntry>>,
+    /// What becomes of maps' contents on an upgrade, where the operator says.
+    pub on_upgrade: BTreeMap<MapName, OnUpgrade>,
 }
 
 /// Where an object's bytes come from.
@@ -161,6 +163,17 @@ pub struct MapEntry {
     pub key: Value,
     /// The value, likewise.
     pub value: Value,
+}
+
+/// What an upgrade of a program does with one of its maps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUpgrade {
+    /// The new program takes the map over, with its contents, if its definition is the same.
+    #[default]
+    Keep,
+    /// The new program gets a map of its own.
+    Fresh,
 }
 
 /// What runs on one interface.
@@ -372,29 +385,39 @@ impl ProgramSpec {
             entry: None,
             globals: BTreeMap::new(),
             maps: BTreeMap::new(),
+            on_upgrade: BTreeMap::new(),
         }
     }
 }
 
-fn check_program(raw: raw::RawProgram) -> Result<ProgramSpec, (&'static str, String)> {
+fn check_program(raw: raw::RawProgram) -> Result<ProgramSpec, (String, String)> {
+    let whole = |why: &str| Err((String::new(), why.to_owned()));
     let object = match (raw.object, raw.builtin) {
         (Some(Fields(object)), None) => {
-            check_object(object).map_err(|(at, why)| (at, why.into()))?
+            check_object(object).map_err(|(at, why)| (at.to_owned(), why.to_owned()))?
         }
         (None, Some(builtin)) => ObjectSource::Builtin(builtin),
-        (None, None) => return Err(("", "expected `object` or `builtin`".into())),
-        (Some(_), Some(_)) => {
-            return Err(("", "expected one of `object` and `builtin`, found both".into()));
-        }
+        (None, None) => return whole("expected `object` or `builtin`"),
+        (Some(_), Some(_)) => return whole("expected one of `object` and `builtin`, found both"),
     };
     let entry = |Fields(e): Fields<raw::RawEntry>| MapEntry { key: e.key.0, value: e.value.0 };
+    let (mut maps, mut on_upgrade) = (BTreeMap::new(), BTreeMap::new());
+    for (name, Fields(map)) in raw.maps.0 {
+        if map.entries.is_none() && map.on_upgrade.is_none() {
+            let why = "expected `entries`, `on_upgrade`, or both".to_owned();
+            return Err((format!("/maps/{name}"), why));
+        }
+        if let Some(entries) = map.entries {
+            maps.insert(name.clone(), entries.into_iter().map(entry).collect());
+        }
+        on_upgrade.extend(map.on_upgrade.map(|wanted| (name, wanted)));
+    }
     Ok(ProgramSpec {
         object,
         entry: raw.entry,
         globals: raw.globals.0.into_iter().map(|(name, value)| (name, value.0)).collect(),
-        maps: (raw.maps.0.into_iter())
-            .map(|(name, Fields(map))| (name, map.entries.into_iter().map(entry).collect()))
-            .collect(),
+        maps,
+        on_upgrade,
     })
 }
 

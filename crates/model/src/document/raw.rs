@@ -2,7 +2,7 @@
 //! the refusal of unknown fields; what one field says about another is checked in the parent.
 
 use super::strict::{Fields, StrictValue, UniqueMap};
-use super::{Builtin, DriftPolicy, Engine, Mode};
+use super::{Builtin, DriftPolicy, Engine, Mode, OnUpgrade};
 use crate::{
     ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
 };
@@ -72,7 +72,8 @@ pub(super) struct RawProgram {
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
     pub(super) globals: UniqueMap<String, StrictValue>,
-    /// Contents of maps. A map that is listed holds exactly these entries after an apply.
+    /// Contents of maps, and what an upgrade does with them. A map whose entries are listed holds
+    /// exactly these after an apply.
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawMap>)]
     pub(super) maps: UniqueMap<MapName, Fields<RawMap>>,
@@ -96,17 +97,16 @@ pub(super) struct RawObject {
     pub(super) url: Option<String>,
 }
 
-/// The contents of one map.
+/// The contents of one map, and what becomes of them. At least one of the two must be given.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = MapContents)]
 pub(super) struct RawMap {
-    /// All entries of the map.
-    #[schema(value_type = Vec<RawEntry>)]
-    pub(super) entries: Vec<Fields<RawEntry>>,
-    #[serde(default, deserialize_with = "not_yet", rename = "on_upgrade")]
-    #[schema(ignore)]
-    _on_upgrade: (),
+    /// All entries of the map. Left out: its contents are left alone.
+    #[schema(value_type = Option<Vec<RawEntry>>)]
+    pub(super) entries: Option<Vec<Fields<RawEntry>>>,
+    /// What an upgrade of the program does with the map. Left out: `keep`.
+    pub(super) on_upgrade: Option<OnUpgrade>,
 }
 
 /// One entry of a map, typed by the map's BTF.

@@ -155,10 +155,31 @@ fn sections_that_are_not_acted_on_are_refused_by_name() {
         "/interfaces/eth1/queues",
         "/interfaces/eth1/flows",
         "/interfaces/eth0/xdp/chain/0/slot",
-        "/programs/ddos/maps/blocked/on_upgrade",
     ] {
         let wanted = format!("{pointer}: this version does not act on this section");
         refused(&with(pointer, json!({})), &wanted);
+    }
+}
+
+#[test]
+fn a_map_has_entries_or_a_word_on_upgrades_or_both() {
+    let maps = |value: Value| {
+        let document = with("/programs/ddos/maps", value).to_string();
+        let document = Document::parse(document.as_bytes()).unwrap();
+        let ddos = &document.programs[&ProgramName::new("ddos").unwrap()];
+        (ddos.maps.len(), ddos.on_upgrade.values().copied().collect::<Vec<_>>())
+    };
+    assert_eq!(maps(json!({"a": {"entries": []}})), (1, vec![]));
+    assert_eq!(maps(json!({"a": {"on_upgrade": "fresh"}})), (0, vec![OnUpgrade::Fresh]));
+    let both = json!({"a": {"entries": [], "on_upgrade": "keep"}, ".bss": {"on_upgrade": "keep"}});
+    assert_eq!(maps(both), (1, vec![OnUpgrade::Keep; 2]));
+    for (value, start) in [
+        (json!({}), "/programs/ddos/maps/a: expected `entries`, `on_upgrade`, or both"),
+        (json!({"on_upgrade": "drop"}), "/programs/ddos/maps/a/on_upgrade: unknown variant"),
+        (json!({"on_upgrade": 1}), "/programs/ddos/maps/a/on_upgrade"),
+        (json!({"on_update": "keep"}), "/programs/ddos/maps/a/on_update: unknown field"),
+    ] {
+        refused(&with("/programs/ddos/maps", json!({ "a": value })), start);
     }
 }
 
@@ -226,6 +247,7 @@ fn the_schema_agrees_with_the_parser() {
         ("/programs", json!([])),
         ("/programs/ddos", json!([])),
         ("/programs/ports/builtin", json!("nat")),
+        ("/programs/ddos/maps/blocked/on_upgrade", json!("drop")),
         ("/programs/ddos/object/path", json!("x.o")),
         ("/companions", json!({})),
         ("/interfaces/eth1/tc", json!({})),

@@ -1,14 +1,15 @@
 //! The steps, with the refusals a kernel would give.
 
+use super::maps::Pinned;
 use super::{Chain, Fault, Hook, Interface, Link, Loaded, Program, Simulator};
 use crate::Host;
-use pointsman_model::HookId;
 use pointsman_model::chain::{ChainId, ChainRecord, ChainSpec, MemberSpec, Sequence};
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::{
     Attach, BuildChain, Detach, PinLink, PrepareProgram, ReleaseHook, ReleaseProgram, RenameHook,
     RetireChain, SetMapEntries, Step, Swap,
 };
+use pointsman_model::{Fingerprint, HookId, MapName};
 
 impl Host for Simulator {
     fn execute(&mut self, step: &Step) -> Result<(), String> {
@@ -30,7 +31,7 @@ impl Host for Simulator {
             }
             _ => {}
         }
-        match step {
+        let result = match step {
             Step::RenameHook(step) => self.rename_hook(step),
             Step::PinLink(step) => self.pin_link(step),
             Step::PrepareProgram(step) => self.prepare_program(step),
@@ -42,7 +43,9 @@ impl Host for Simulator {
             Step::RetireChain(step) => self.retire_chain(step),
             Step::ReleaseHook(step) => self.release_hook(step),
             Step::ReleaseProgram(step) => self.release_program(step),
-        }
+        };
+        self.free_maps();
+        result
     }
 }
 
@@ -58,9 +61,8 @@ impl Simulator {
             Step::SetMapEntries(step) => {
                 // The digest goes before the first entry is written and comes back after the last.
                 let load = (step.program.clone(), step.fingerprint.clone());
-                if let Some(program) = self.programs.get_mut(&load) {
-                    program.entries.remove(&step.map);
-                }
+                self.forget_entries(&load, &step.map);
+                self.fill_map(&load, &step.map, None);
             }
             Step::RetireChain(step) => {
                 if let Some(hook) = self.hooks.get_mut(&step.chain.hook)
@@ -110,14 +112,23 @@ impl Simulator {
         if self.programs.contains_key(&load) {
             return Err(format!("maps of program {} are pinned already (EEXIST)", step.program));
         }
+        let maps = self.make_maps(step)?;
+        let told = |(map, from): (&MapName, &Fingerprint)| {
+            let from = self.programs.get(&(step.program.clone(), from.clone()))?;
+            Some((map.clone(), *from.entries.get(map)?))
+        };
+        let entries = step.keeps.iter().filter_map(told).collect();
+        let object = self.objects.get(&step.fingerprint).map(|object| object.hash);
         self.last_instance += 1;
-        let program = Program { instance: self.last_instance, ..Program::default() };
+        let program = Program { instance: self.last_instance, entries, object, maps };
         self.programs.insert(load, program);
         Ok(())
     }
 
     fn set_map_entries(&mut self, step: &SetMapEntries) -> Result<(), String> {
         let load = (step.program.clone(), step.fingerprint.clone());
+        self.forget_entries(&load, &step.map);
+        self.fill_map(&load, &step.map, Some(step.digest));
         let Some(program) = self.programs.get_mut(&load) else {
             return Err(format!("maps of program {} are not pinned (ENOENT)", step.program));
         };
@@ -128,6 +139,7 @@ impl Simulator {
     fn build_chain(&mut self, step: &BuildChain) -> Result<(), String> {
         let BuildChain { chain: id, generation, spec } = step;
         let maps = self.maps_of(spec)?;
+        let map_ids = spec.members.iter().flat_map(|m| self.map_ids_of(m)).collect();
         let hook = self.hooks.entry(id.hook.clone()).or_default();
         if hook.chains.contains_key(&id.sequence) {
             return Err(format!("chain {id} exists (EEXIST)"));
@@ -140,7 +152,7 @@ impl Simulator {
         let chain = Chain {
             program_id: Some(self.last_program_id),
             record: Some(ChainRecord { generation: *generation, spec: spec.clone() }),
-            loaded: Some(Loaded { spec: spec.clone(), maps }),
+            loaded: Some(Loaded { spec: spec.clone(), maps, map_ids }),
             ran: false,
         };
         hook.chains.insert(id.sequence, chain);
@@ -154,6 +166,12 @@ impl Simulator {
             })
         };
         spec.members.iter().map(instance).collect()
+    }
+
+    fn map_ids_of(&self, member: &MemberSpec) -> Vec<u32> {
+        let program = self.programs.get(&(member.program.clone(), member.fingerprint.clone()));
+        let maps = program.into_iter().flat_map(|program| program.maps.values());
+        maps.filter_map(Pinned::id).collect()
     }
 
     fn attach(&mut self, step: &Attach) -> Result<(), String> {

@@ -5,7 +5,11 @@
 //! it writes down as [`Simulator::violations`] what a correct planner never asks for.
 
 mod execute;
+mod maps;
 
+pub use self::maps::Contents;
+
+use crate::catalog::Load;
 use pointsman_model::chain::{ChainRecord, ChainSpec, Sequence};
 use pointsman_model::nic::NicFacts;
 use pointsman_model::observed::{
@@ -28,6 +32,11 @@ pub struct Simulator {
     last_program_id: u32,
     last_index: u32,
     last_instance: u64,
+    last_map_id: u32,
+    /// What the objects at hand define.
+    objects: BTreeMap<Fingerprint, maps::Object>,
+    /// What maps hold, by the kernel's id.
+    contents: BTreeMap<u32, Contents>,
     operations: usize,
     fault: Option<Fault>,
     crashed: bool,
@@ -89,6 +98,7 @@ struct Link {
 struct Loaded {
     spec: ChainSpec,
     maps: Vec<u64>,
+    map_ids: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -102,9 +112,12 @@ struct Chain {
 
 #[derive(Debug, Clone, Default)]
 struct Program {
-    /// Tells one set of maps from another: contents survive exactly as long as it.
+    /// Tells one set of pins from another.
     instance: u64,
     entries: BTreeMap<MapName, Sha256>,
+    /// Its object, where that was handed over.
+    object: Option<Sha256>,
+    maps: BTreeMap<MapName, maps::Pinned>,
 }
 
 impl Simulator {
@@ -207,7 +220,11 @@ impl Simulator {
         let link = self.hooks.get_mut(hook)?.link.as_mut()?;
         self.last_program_id += 1;
         link.program_id = self.last_program_id;
-        link.runs = Loaded { spec: ChainSpec { members: Vec::new(), frags: false }, maps: vec![] };
+        link.runs = Loaded {
+            spec: ChainSpec { members: Vec::new(), frags: false },
+            maps: vec![],
+            map_ids: vec![],
+        };
         Some(link.program_id)
     }
 
@@ -241,6 +258,7 @@ impl Simulator {
         if let Some(hook) = self.hooks.get_mut(hook) {
             hook.chains.clear();
         }
+        self.free_maps();
     }
 
     /// Makes the records of a hook's chains unreadable.
@@ -252,6 +270,7 @@ impl Simulator {
     /// Loses the pinned maps of a program: somebody removed them by hand.
     pub fn lose_program(&mut self, program: &ProgramName) {
         self.programs.retain(|(name, _), _| name != program);
+        self.free_maps();
     }
 
     /// Plants a fault.
@@ -293,7 +312,7 @@ impl Simulator {
     #[must_use]
     pub fn uses_pinned_maps(&self, name: &InterfaceId) -> bool {
         let link = self.interfaces.get(name).and_then(|interface| self.link_on(interface.index));
-        link.is_none_or(|Link { runs: Loaded { spec, maps }, .. }| {
+        link.is_none_or(|Link { runs: Loaded { spec, maps, .. }, .. }| {
             spec.members.iter().zip(maps).all(|(member, maps)| {
                 let load = (member.program.clone(), member.fingerprint.clone());
                 self.programs.get(&load).is_some_and(|program| program.instance == *maps)
@@ -301,7 +320,7 @@ impl Simulator {
         })
     }
 
-    /// A number that stays the same exactly as long as the contents of a program's maps do.
+    /// A number that stays the same exactly as long as a program's pins do.
     #[must_use]
     pub fn instance(&self, program: &ProgramName, fingerprint: &Fingerprint) -> Option<u64> {
         let load = (program.clone(), fingerprint.clone());
@@ -335,7 +354,11 @@ impl Simulator {
             chains: hook.chains.iter().map(|(&sequence, chain)| (sequence, chain.into())).collect(),
             folded: hook.folded,
         };
-        let program = |program: &Program| ObservedProgram { entries: program.entries.clone() };
+        let program = |(load, program): (&Load, &Program)| {
+            let observed =
+                ObservedProgram { entries: program.entries.clone(), made: self.made(load) };
+            (load.clone(), observed)
+        };
         let seen = |id: &InterfaceId| !id.namespace.iter().any(|name| self.hidden.contains(name));
         let interfaces = self.interfaces.iter().filter(|(id, _)| seen(id));
         let why = "it is hidden".to_owned();
@@ -343,7 +366,7 @@ impl Simulator {
             interfaces: interfaces.map(|(id, found)| (id.clone(), interface(found))).collect(),
             unreachable: self.hidden.iter().map(|name| (name.clone(), why.clone())).collect(),
             hooks: map_values(&self.hooks, hook),
-            programs: map_values(&self.programs, program),
+            programs: self.programs.iter().map(program).collect(),
         }
     }
 

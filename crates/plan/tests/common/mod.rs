@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use pointsman_fuse::layout::StackRounding;
-use pointsman_model::facts::{MapFacts, ProgramFacts, ProgramProblem};
+use pointsman_model::facts::{
+    InitialContents, MapDefinition, MapFacts, ProgramFacts, ProgramProblem,
+};
 use pointsman_model::plan::{Plan, ResolvedProgram};
 use pointsman_model::{
     Document, EntryName, Fingerprint, HookId, InterfaceId, MapName, ProgramName, Sha256,
@@ -52,11 +54,26 @@ impl Bench {
             entry: None,
             globals: BTreeMap::new(),
             maps: BTreeMap::new(),
+            on_upgrade: BTreeMap::new(),
         };
         let fingerprint = resolved.fingerprint();
         self.programs.insert(program(name), Ok(resolved));
         self.facts.insert(fingerprint.clone(), Ok(harmless(name)));
         self.facts.get_mut(&fingerprint).unwrap().as_mut().unwrap()
+    }
+
+    /// Sets a global variable of a program: 0 none, 1 a constant, 2 one in `.bss`.
+    pub(crate) fn global(&mut self, name: &str, global: u32, mut facts: ProgramFacts) {
+        let resolved = self.resolved(name);
+        resolved.globals = [("global".to_owned(), json!(global))].into();
+        if global == 0 {
+            resolved.globals.clear();
+        }
+        let fingerprint = resolved.fingerprint();
+        for map in facts.maps.iter_mut().filter(|map| global == 2 && map.name.as_str() == ".bss") {
+            map.initial = InitialContents::Variables(Sha256::of(b"one"));
+        }
+        self.facts.insert(fingerprint, Ok(facts));
     }
 
     pub(crate) fn resolved(&mut self, name: &str) -> &mut ResolvedProgram {
@@ -95,9 +112,20 @@ impl Bench {
         plan(&wanted, &host.observe(), &self.caps, self.options)
     }
 
+    /// Hands the objects over to the host.
+    pub(crate) fn hand_over(&self, host: &mut Simulator) {
+        for program in self.programs.values().flatten() {
+            let load = program.fingerprint();
+            if let Some(Ok(facts)) = self.facts.get(&load) {
+                host.put_object(&load, program.object, &facts.maps);
+            }
+        }
+    }
+
     /// Plans the interfaces, carries the plan out without a fault, and gives it.
     pub(crate) fn apply(&self, generation: u64, interfaces: &Value, host: &mut Simulator) -> Plan {
         let plan = self.plan(&self.document(generation, interfaces), host);
+        self.hand_over(host);
         run(&plan, host);
         plan
     }
@@ -142,13 +170,27 @@ pub(crate) fn program(name: &str) -> ProgramName {
     ProgramName::new(name).unwrap()
 }
 
+pub(crate) fn map_name(name: &str) -> MapName {
+    MapName::new(name).unwrap()
+}
+
 pub(crate) fn map(name: &str) -> MapFacts {
     MapFacts {
         name: MapName::new(name).unwrap(),
-        kind: "hash".into(),
-        key_size: 4,
-        value_size: 8,
-        max_entries: 1024,
+        definition: MapDefinition {
+            kind: "hash".into(),
+            key_size: 4,
+            value_size: 8,
+            max_entries: 1024,
+            key: Some("u32".into()),
+            value: Some("u64".into()),
+            ..MapDefinition::default()
+        },
+        initial: match name {
+            ".rodata" => InitialContents::Constants,
+            ".bss" => InitialContents::Variables(Sha256::of(b"zeros")),
+            _ => InitialContents::Nothing,
+        },
     }
 }
 

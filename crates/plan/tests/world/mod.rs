@@ -1,6 +1,7 @@
 //! Random documents, and random things that happen to a host.
 
-use crate::common::{Bench, hook, interface, program};
+use crate::common::{self, Bench, hook, interface, map_name, program};
+use pointsman_model::document::OnUpgrade;
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::{Plan, Step, entries_digest};
@@ -25,6 +26,9 @@ pub(crate) struct Wish {
 #[derive(Debug, Clone)]
 struct Version {
     number: u32,
+    /// A global variable: 0 as the object has it, 1 a constant, 2 one in `.bss`.
+    global: u32,
+    fresh: bool,
     broken: bool,
     entries: Vec<u32>,
 }
@@ -48,6 +52,9 @@ pub(crate) enum Event {
     LoseChains(&'static str),
     SpoilRecords(&'static str),
     LoseProgram(ProgramName),
+    LoseMap(ProgramName),
+    /// An application writes into the maps of a program.
+    Write(ProgramName, u64),
     DetachLink(&'static str),
     LoseLink(&'static str),
     ReplaceProgram(&'static str),
@@ -68,6 +75,8 @@ impl Event {
             Self::Unforeign(name) => host.detach_foreign(&interface(name)),
             Self::LoseChains(name) => host.lose_chains(&hook(name)),
             Self::SpoilRecords(name) => host.spoil_records(&hook(name)),
+            Self::LoseMap(name) => host.lose_map(name, &map_name("map")),
+            Self::Write(name, value) => host.write_maps(name, *value),
             Self::DetachLink(name) => {
                 let _detached = host.detach_link(&hook(name));
             }
@@ -86,6 +95,16 @@ impl Event {
 }
 
 impl Wish {
+    pub(crate) fn hand_over(&self, host: &mut Simulator) {
+        self.bench().hand_over(host);
+    }
+
+    /// Whether the document wants the maps of a program to start anew.
+    pub(crate) fn starts_anew(&self, name: &ProgramName) -> bool {
+        let versions = PROGRAMS.iter().zip(&self.programs);
+        versions.into_iter().any(|(other, version)| *other == name.as_str() && version.fresh)
+    }
+
     pub(crate) fn plan(&self, host: &Simulator) -> Plan {
         let bench = self.bench();
         let plan = bench.plan(&bench.document(1, &self.document()), host);
@@ -126,6 +145,18 @@ impl Wish {
                 "odd" => facts.unfusable = (version.number == 3).then(|| "it throws".into()),
                 _ => {}
             }
+            facts.maps = ["map", "seen", ".bss", ".rodata"].map(common::map).into();
+            // Versions 1 and 2 agree on one map, versions 2 and 3 on the other.
+            facts.maps[0].definition.max_entries += version.number / 3;
+            facts.maps[1].definition.value_size += version.number.min(2);
+            let facts = facts.clone();
+            bench.global(name, version.global, facts);
+            if version.fresh {
+                for map in ["map", "seen", ".bss"] {
+                    let map = map_name(map);
+                    bench.resolved(name).on_upgrade.insert(map, OnUpgrade::Fresh);
+                }
+            }
             if !version.entries.is_empty() {
                 bench.entries(name, "map", &version.entries);
             }
@@ -156,8 +187,16 @@ impl Wish {
 }
 
 pub(crate) fn wish() -> impl Strategy<Value = Wish> {
-    let version = (1..=3u32, prop::bool::weighted(0.05), vec(0..3u32, 0..3))
-        .prop_map(|(number, broken, entries)| Version { number, broken, entries });
+    let odd = (prop::bool::weighted(0.05), prop::bool::weighted(0.1));
+    let version = (1..=3u32, 0..3u32, odd, vec(0..3u32, 0..3)).prop_map(
+        |(number, global, (broken, fresh), entries)| Version {
+            number,
+            global,
+            broken,
+            fresh,
+            entries,
+        },
+    );
     let actions = prop::sample::subsequence(vec!["drop", "pass", "tx"], 0..=3);
     let member = (1..4u32, actions, prop::bool::weighted(0.8));
     let mode = prop::sample::select(vec!["auto", "auto", "native", "skb"]);
@@ -193,6 +232,9 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => name().prop_map(Event::SpoilRecords),
         1 => prop::sample::select(PROGRAMS.to_vec())
             .prop_map(|name| Event::LoseProgram(program(name))),
+        1 => prop::sample::select(PROGRAMS.to_vec()).prop_map(|name| Event::LoseMap(program(name))),
+        3 => (prop::sample::select(PROGRAMS.to_vec()), 1..100u64)
+            .prop_map(|(name, value)| Event::Write(program(name), value)),
     ];
     (vec(native, INTERFACES.len()), vec(anything, 0..10)).prop_map(|(natives, rest)| {
         let created =

@@ -55,7 +55,7 @@ impl Marked {
         filter["globals"] = json!({"port": DROPPED, "port_verdict": 1});
         let mut upgraded = program("verdict", "v_global");
         upgraded["globals"] = json!({"verdict": 2 + 2 * (upgrade % 2)});
-        // Another delay is another load, with a map and a timer of its own.
+        // Another delay is another load, which takes over the map with its timer.
         let timer = json!({"object": {"path": self.timer}, "entry": "arm",
             "globals": {"delay_ns": 1_000_000 + upgrade}});
         let tail = json!({"object": {"path": self.tail}, "entry": "member"});

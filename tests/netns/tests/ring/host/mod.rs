@@ -4,6 +4,7 @@ mod lifecycle;
 mod preflight;
 mod refusals;
 mod traffic;
+mod upgrade;
 
 use pointsman_netns::daemon::Host;
 use pointsman_netns::netns::Pair;

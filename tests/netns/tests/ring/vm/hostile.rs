@@ -77,6 +77,7 @@ fn program(random: &mut Random, bytes: &[u8]) -> Option<ResolvedProgram> {
     let report = inspect_object(bytes).ok()?;
     // Nobody has that much memory; the kernel would have to find out slowly.
     let large = |map: &pointsman_model::facts::MapFacts| {
+        let map = &map.definition;
         let entry = u64::from(map.key_size) + u64::from(map.value_size) + 64;
         entry.saturating_mul(map.max_entries.into()) > 64 << 20
     };

@@ -6,4 +6,5 @@ mod long;
 mod members;
 mod pins;
 mod survive;
+mod upgrade;
 mod veth;

@@ -64,7 +64,9 @@ fn a_chain_lives_without_us_and_is_adopted_swapped_and_removed() {
     assert!(Store::open(&root).is_err(), "one process at a time");
     let (object, program) = filter(&[5000, 5999]);
     let ports = MapName::new("ports").expect("a name");
-    store.prepare_program(&name("ports"), &program, &object, rounding(), None).expect("prepare");
+    store
+        .prepare_program(&name("ports"), &program, &object, rounding(), None, &BTreeMap::new())
+        .expect("prepare");
     store.set_map_entries(&name("ports"), &program, &ports, &object).expect("fill");
     let first = build(&store, 1, 10);
     let index = pair.right.index("v1");
@@ -119,7 +121,9 @@ fn interrupted_work_is_removed_and_never_taken_for_whole() {
     let root = bpffs.path().join("pointsman");
     let store = Store::open(&root).expect("an empty store");
     let (object, program) = filter(&[]);
-    store.prepare_program(&name("ports"), &program, &object, rounding(), None).expect("prepare");
+    store
+        .prepare_program(&name("ports"), &program, &object, rounding(), None, &BTreeMap::new())
+        .expect("prepare");
     let chain = build(&store, 1, 10);
     drop(store);
     // As a kill leaves it: the pins that come last are missing.

@@ -13,6 +13,7 @@ use pointsman_netns::netns::Pair;
 use pointsman_netns::object;
 use pointsman_netns::traffic::received;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -86,7 +87,14 @@ fn child(root: &Path) {
     let store = Store::open(root).expect("an empty store");
     for it in wanted() {
         store
-            .prepare_program(&name(it.name), &it.program, &it.object, rounding(), None)
+            .prepare_program(
+                &name(it.name),
+                &it.program,
+                &it.object,
+                rounding(),
+                None,
+                &BTreeMap::new(),
+            )
             .expect("prepare");
     }
     let chain = build(&store, 1);
@@ -157,7 +165,14 @@ fn what_was_put_into_a_program_array_is_kept_by_the_next_chain() {
     let store = Store::open(&bpffs.path().join("pointsman")).expect("an empty store");
     for it in wanted() {
         store
-            .prepare_program(&name(it.name), &it.program, &it.object, rounding(), None)
+            .prepare_program(
+                &name(it.name),
+                &it.program,
+                &it.object,
+                rounding(),
+                None,
+                &BTreeMap::new(),
+            )
             .expect("prepare");
     }
     let filled = target(&store).expect("the object fills it");
@@ -202,7 +217,14 @@ fn a_chain_of_which_any_pins_are_missing_retires() {
     let store = Store::open(&root).expect("an empty store");
     for it in wanted() {
         store
-            .prepare_program(&name(it.name), &it.program, &it.object, rounding(), None)
+            .prepare_program(
+                &name(it.name),
+                &it.program,
+                &it.object,
+                rounding(),
+                None,
+                &BTreeMap::new(),
+            )
             .expect("prepare");
     }
     let index = pair.right.index("v1");
