@@ -1,38 +1,21 @@
 //! Interfaces as the kernel tells of them.
 //!
-//! In: nothing but the network namespace of the calling thread. Out: its interfaces with what is
-//! attached to them, from one dump over route netlink. Called by the node's kernel adapter.
+//! In: a network namespace, the calling thread's or one that is entered. Out: its interfaces with
+//! what is attached to them, and word that some changed. Called by the node's kernel adapter and
+//! its thread that waits for changes. Nothing here keeps a namespace alive longer than one look.
 #![forbid(unsafe_code)]
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, LinkXdp, XdpAttached,
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use pointsman_model::InterfaceName;
-use pointsman_model::observed::AttachMode;
-use std::collections::BTreeMap;
+mod events;
+mod interfaces;
+mod namespace;
+
+pub use events::Events;
+pub use interfaces::{Interface, interfaces};
+pub use namespace::{Namespace, NamespaceError, NamespaceId};
+
 use std::io;
 
-/// One interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// The kernel's number for it.
-    pub index: u32,
-    /// Whether it is the loopback interface.
-    pub loopback: bool,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// Whether it is set up (`IFF_UP`).
-    pub up: bool,
-    /// The XDP program attached to it: the kernel's id, and where.
-    pub xdp: Option<(u32, AttachMode)>,
-}
-
-/// The interfaces could not be read.
+/// Route netlink did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// A system call failed.
@@ -41,133 +24,4 @@ pub enum NetlinkError {
     /// The kernel's answer makes no sense.
     #[error("route netlink: {0}")]
     Malformed(#[from] netlink_packet_core::DecodeError),
-}
-
-/// All interfaces of the calling thread's network namespace.
-///
-/// # Errors
-/// The kernel refuses, or its answer cannot be read.
-pub fn interfaces() -> Result<BTreeMap<InterfaceName, Interface>, NetlinkError> {
-    /// A host that changes faster than this is told of as it was lately.
-    const TRIES: usize = 5;
-    let mut tries = 1;
-    loop {
-        let (found, interrupted) = dump()?;
-        if !interrupted || tries == TRIES {
-            return Ok(found);
-        }
-        tries += 1;
-    }
-}
-
-/// One dump, and whether interfaces came or went meanwhile, so that it may lack some.
-fn dump() -> Result<(BTreeMap<InterfaceName, Interface>, bool), NetlinkError> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&dump_request(), 0)?;
-    let mut found = BTreeMap::new();
-    let mut interrupted = false;
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
-            // Messages are padded to four bytes; a length of zero would never end.
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            rest = rest.get(length..).unwrap_or_default();
-            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok((found, interrupted)),
-                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    found.extend(interface(&link));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-fn dump_request() -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut link = LinkMessage::default();
-    // Statistics are the larger part of an answer, and nobody looks at them here.
-    link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(link));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
-fn interface(link: &LinkMessage) -> Option<(InterfaceName, Interface)> {
-    let mut name = None;
-    let mut interface = Interface {
-        index: link.header.index,
-        loopback: link.header.flags.contains(LinkFlags::Loopback),
-        mtu: 0,
-        up: link.header.flags.contains(LinkFlags::Up),
-        xdp: None,
-    };
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = InterfaceName::new(text.as_str()).ok(),
-            LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
-            LinkAttribute::Xdp(xdp) => interface.xdp = attached(xdp),
-            _ => {}
-        }
-    }
-    Some((name?, interface))
-}
-
-/// Which program runs, and where. With several (native and offloaded) the driver's.
-fn attached(xdp: &[LinkXdp]) -> Option<(u32, AttachMode)> {
-    let mode = xdp.iter().find_map(|attribute| match attribute {
-        LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Multiple) => Some(AttachMode::Native),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(AttachMode::Skb),
-        LinkXdp::Attached(XdpAttached::Hardware) => Some(AttachMode::Offload),
-        _ => None,
-    })?;
-    let of_mode = xdp.iter().find_map(|attribute| match (attribute, mode) {
-        (LinkXdp::DrvProgId(id), AttachMode::Native)
-        | (LinkXdp::SkbProgId(id), AttachMode::Skb)
-        | (LinkXdp::HwProgId(id), AttachMode::Offload) => Some(*id),
-        _ => None,
-    });
-    let any = || {
-        xdp.iter().find_map(|attribute| match attribute {
-            LinkXdp::ProgId(id) => Some(*id),
-            _ => None,
-        })
-    };
-    let id = of_mode.or_else(any).filter(|&id| id != 0)?;
-    Some((id, mode))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loopback_interface_is_found() {
-        let found = interfaces().unwrap();
-        let lo = &found[&InterfaceName::new("lo").unwrap()];
-        assert!(lo.loopback && lo.index >= 1 && lo.mtu >= 1280, "{lo:?}");
-    }
-
-    #[test]
-    fn the_drivers_program_comes_before_others() {
-        let both = [
-            LinkXdp::Attached(XdpAttached::Multiple),
-            LinkXdp::SkbProgId(3),
-            LinkXdp::DrvProgId(7),
-        ];
-        assert_eq!(attached(&both), Some((7, AttachMode::Native)));
-        assert_eq!(attached(&[LinkXdp::Attached(XdpAttached::None)]), None);
-        let skb = [LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(9)];
-        assert_eq!(attached(&skb), Some((9, AttachMode::Skb)));
-    }
 }
