@@ -1,17 +1,18 @@
 //! The kernel adapter: the engine's questions and steps as calls of pointsman-bpf and netlink.
 
-use crate::host::{Kernel, KernelError, Objects};
-use pointsman_bpf::{ChainMember, MapHome, Member, Probe, Store};
+use crate::host::{Kernel, KernelError, Objects, Scope};
+use crate::look::Look;
+use pointsman_bpf::{ChainMember, MapHome, Member, Store};
 use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainRecord, Counted};
 use pointsman_model::document::Builtin;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
-use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
-use pointsman_model::plan::{BuildChain, ResolvedProgram, Step};
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{Attach, BuildChain, ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
-use pointsman_model::{Fingerprint, HookId, InterfaceId, InterfaceName, ProgramName};
+use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName};
+use pointsman_netdev::Namespace;
 use pointsman_plan as plan;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// This host's kernel, with our pins under one directory.
@@ -19,11 +20,8 @@ use std::path::{Path, PathBuf};
 pub struct LinuxKernel {
     store: Store,
     bpffs: PathBuf,
-    probe: Probe,
     caps: plan::Caps,
-    /// Whether interfaces have native XDP: asking costs several system calls, and the answer
-    /// stays the same while the interface lives.
-    native: BTreeMap<(InterfaceName, u32), bool>,
+    look: Look,
 }
 
 impl LinuxKernel {
@@ -36,48 +34,30 @@ impl LinuxKernel {
         let store = Store::open(bpffs)?;
         let caps =
             plan::Caps { stack_rounding: probe.stack_rounding, freplace: probe.freplace.clone() };
-        Ok(Self { store, bpffs: bpffs.to_owned(), probe, caps, native: BTreeMap::new() })
+        let look = Look::new(probe.tells_features);
+        Ok(Self { store, bpffs: bpffs.to_owned(), caps, look })
     }
 
-    fn interfaces(&mut self) -> Result<BTreeMap<InterfaceId, ObservedInterface>, KernelError> {
-        let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
-        self.native.retain(|(name, index), _| found.get(name).is_some_and(|i| i.index == *index));
-        let mut observed = BTreeMap::new();
-        for (name, interface) in found {
-            let native_xdp = self.native_xdp(&name, interface.index);
-            let attached = interface.xdp.map(|(program_id, mode)| Attachment {
-                program_id,
-                name: pointsman_bpf::program_by_id(program_id)
-                    .ok()
-                    .flatten()
-                    .map(|program| program.name),
-                mode,
-            });
-            let interface = ObservedInterface {
-                index: interface.index,
-                native_xdp,
-                loopback: interface.loopback,
-                mtu: interface.mtu,
-                up: interface.up,
-                attached,
-            };
-            observed.insert(name.into(), interface);
-        }
-        Ok(observed)
-    }
-
-    fn native_xdp(&mut self, name: &InterfaceName, index: u32) -> Option<bool> {
-        if !self.probe.tells_features {
-            return None;
-        }
-        let key = (name.clone(), index);
-        if let Some(&known) = self.native.get(&key) {
-            return Some(known);
-        }
-        // An interface that vanished meanwhile is left to the planner, which finds it missing.
-        let native = pointsman_bpf::native_xdp(index).ok()?;
-        self.native.insert(key, native);
-        Some(native)
+    /// Attaches in the interface's own network namespace: the kernel takes its number for one of
+    /// the calling thread's (net/core/dev.c, `bpf_xdp_link_attach`).
+    fn attach(&self, step: &Attach, objects: &Objects<'_>) -> Result<(), String> {
+        let Attach { chain, interface_index, mode } = step;
+        let InterfaceId { namespace, name } = &chain.hook.interface;
+        let attach = || match pointsman_bpf::interface_index(name.as_str()) {
+            Ok(index) if index == *interface_index => {
+                self.store.attach(chain, *interface_index, *mode).map_err(told)
+            }
+            // The number may be another interface's by now.
+            _ => Err(format!(
+                "interface {} went away or changed its name while the chain was built",
+                chain.hook.interface
+            )),
+        };
+        let Some(namespace) = namespace else { return attach() };
+        let spec = objects.namespaces.get(namespace);
+        let spec = spec.ok_or_else(|| format!("network namespace {namespace} is not resolved"))?;
+        let entered = Namespace::open(&spec.path()).and_then(|inside| inside.enter(attach));
+        entered.map_err(|error| error.to_string())?
     }
 
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
@@ -136,10 +116,11 @@ impl Kernel for LinuxKernel {
         &self.caps
     }
 
-    fn observe(&mut self) -> Result<Observed, KernelError> {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
+        let (interfaces, unreachable) = self.look.interfaces(scope)?;
         Ok(Observed {
-            interfaces: self.interfaces()?,
-            unreachable: BTreeMap::new(),
+            interfaces,
+            unreachable,
             hooks: self.store.hooks().map_err(failed)?,
             programs: self.store.programs().map_err(failed)?,
         })
@@ -178,7 +159,7 @@ impl Kernel for LinuxKernel {
                 self.store.set_map_entries(&step.program, program, &step.map, &object)
             }
             Step::BuildChain(step) => return self.build(step, objects),
-            Step::Attach(step) => self.store.attach(&step.chain, step.interface_index, step.mode),
+            Step::Attach(step) => return self.attach(step, objects),
             Step::Swap(step) => self.store.swap(&step.chain),
             Step::Detach(step) => self.store.detach(&step.hook),
             Step::RetireChain(step) => self.store.retire_chain(&step.chain),

@@ -9,6 +9,7 @@
 //! * [`plan`] is total: what cannot be done is a refusal in the plan, and no refusal of one hook
 //!   keeps another from its steps.
 //! * [`drain`] plans the removal of all that is ours.
+//! * [`relevant`] is what of a host a plan depends on.
 //! * [`guard`] keeps an accepted document from being replaced by an older or an emptied one.
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ mod narrow;
 mod place;
 mod planner;
 mod programs;
+mod relevant;
 pub mod simulator;
 mod standing;
 mod wanted;
@@ -33,4 +35,5 @@ pub use guard::{Current, guard};
 pub use narrow::narrow;
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;
+pub use relevant::relevant;
 pub use wanted::{Caps, Options, Wanted};

@@ -72,6 +72,7 @@ fn hook(look: Look, status: &HookStatus) -> String {
     let HookStatus {
         hook,
         interface_index,
+        up,
         state,
         engine,
         mode,
@@ -102,6 +103,10 @@ fn hook(look: Look, status: &HookStatus) -> String {
     match interface_index {
         Some(index) => {
             let _ = write!(text, "  interface {index}");
+            if *up == Some(false) {
+                text += "  ";
+                text += &look.paint(Tone::Warn, "down");
+            }
         }
         None => text += "  the interface is not there",
     }
@@ -254,6 +259,7 @@ pub(crate) mod tests {
             document: "/var/lib/pointsman/node.json".into(),
             refused_document: None,
             hooks: vec![HookStatus {
+                up: Some(true),
                 hook: samples::hook("eth0"),
                 interface_index: Some(2),
                 state: HookState::Running,
@@ -323,6 +329,7 @@ pub(crate) mod tests {
         hook.members.truncate(1);
         hook.refusals.push(samples::verifier_refusal());
         status.hooks.push(HookStatus {
+            up: None,
             hook: samples::hook("eth9"),
             interface_index: None,
             state: HookState::Absent,

@@ -3,6 +3,7 @@
 
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::facts::{MapFacts, ProgramFacts, ProgramProblem};
+use pointsman_model::observed::Observed;
 use pointsman_model::plan::{Plan, ResolvedProgram};
 use pointsman_model::{
     Document, EntryName, Fingerprint, HookId, InterfaceId, MapName, ProgramName, Sha256,
@@ -86,8 +87,12 @@ impl Bench {
     }
 
     pub(crate) fn plan(&self, document: &Document, host: &Simulator) -> Plan {
+        self.plan_for(document, &host.observe())
+    }
+
+    pub(crate) fn plan_for(&self, document: &Document, observed: &Observed) -> Plan {
         let wanted = Wanted { document, programs: &self.programs, facts: &self.facts };
-        plan(&wanted, &host.observe(), &self.caps, self.options)
+        plan(&wanted, observed, &self.caps, self.options)
     }
 
     /// Plans the interfaces, carries the plan out without a fault, and gives it.
