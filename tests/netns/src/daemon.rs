@@ -214,6 +214,22 @@ impl Daemon {
         hooks[0].clone()
     }
 
+    /// Asks for the status until it is as expected, and returns it.
+    ///
+    /// # Panics
+    /// It is not within 20 seconds.
+    #[track_caller]
+    pub fn until(&self, expected: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = self.status();
+            if expected(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{status:#}");
+        }
+    }
+
     /// Sends a signal and waits for the end.
     ///
     /// # Errors
