@@ -1,6 +1,6 @@
 //! Interfaces that come, go, change their names, go down and up, with packets on them.
 
-use super::{attached, document, hook_of, notes, passing, scene, stands};
+use super::{attached, document, hook_of, notes, passing, stands};
 use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::flow::Flow;
 use pointsman_netns::foreign;
@@ -9,6 +9,11 @@ use pointsman_netns::traffic::received;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+
+/// A host with a veth pair, whose daemon does nothing that it is not told to.
+fn scene() -> (Host, Pair) {
+    (Host::told().expect("root"), Pair::new().expect("root"))
+}
 
 /// Drops UDP to every port but 5999.
 fn filter(generation: u64, interface: &str) -> Value {

@@ -70,7 +70,7 @@ impl Drop for Process {
 
 #[test]
 fn namespaces_by_name_path_and_pid_with_interfaces_of_one_name_and_number() {
-    let (host, left) = (Host::new().unwrap(), Netns::new().unwrap());
+    let (host, left) = (Host::told().unwrap(), Netns::new().unwrap());
     let inside = [(); 3].map(|()| Netns::new().unwrap());
     for (number, netns) in (1..).zip(&inside) {
         join(&left, netns, number);
@@ -145,7 +145,7 @@ fn what_cannot_be_looked_into_is_named_and_waited_for() {
 
 #[test]
 fn a_namespace_that_is_deleted_ends_and_gets_its_chain_again_when_it_is_back() {
-    let (host, left) = (Host::new().unwrap(), Netns::new().unwrap());
+    let (host, left) = (Host::told().unwrap(), Netns::new().unwrap());
     let mut daemon = host.start(&left).unwrap();
     let name = format!("pm-test-{}-again", std::process::id());
     let document = counting(1, &json!({"blue": {"name": name}}), &["blue/v1"]);
@@ -174,8 +174,24 @@ fn a_namespace_that_is_deleted_ends_and_gets_its_chain_again_when_it_is_back() {
 }
 
 #[test]
+fn what_happens_inside_a_namespace_is_heard_outside() {
+    let (host, own, blue) = (Host::told().unwrap(), Netns::new().unwrap(), Netns::new().unwrap());
+    let daemon = host.start(&own).unwrap();
+    daemon.apply_whole(&counting(1, &json!({"blue": {"name": blue.name()}}), &["blue/v1"]));
+    for _ in 0..6 {
+        // Both ends, so that nothing happens in the daemon's own namespace.
+        blue.ip(&["link", "add", "v1", "type", "veth", "peer", "name", "w1"]).unwrap();
+        daemon.until(stands("blue/v1", "running"));
+        blue.ip(&["link", "set", "v1", "up"]).unwrap();
+        daemon.until(|status| hook_of(status, "blue/v1")["up"] == true);
+        blue.ip(&["link", "delete", "v1"]).unwrap();
+        daemon.until(stands("blue/v1", "pending"));
+    }
+}
+
+#[test]
 fn an_interface_takes_its_chain_to_another_namespace_and_back() {
-    let (host, left, right) = (Host::new().unwrap(), Netns::new().unwrap(), Netns::new().unwrap());
+    let (host, left, right) = (Host::told().unwrap(), Netns::new().unwrap(), Netns::new().unwrap());
     let away = Netns::new().unwrap();
     join(&left, &right, 1);
     let mut daemon = host.start(&right).unwrap();
