@@ -290,6 +290,31 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_interface_that_is_down_or_not_there_is_said() {
+        let mut status = status();
+        let hook = &mut status.hooks[0];
+        (hook.up, hook.members, hook.fused) = (Some(false), vec![], None);
+        let mut waits = hook.clone();
+        waits.hook = samples::hook("blue/eth9");
+        (waits.state, waits.interface_index, waits.up) = (HookState::Pending, None, None);
+        (waits.mode, waits.generation) = (None, None);
+        waits.pending = Some(
+            "network namespace blue cannot be looked into: /run/netns/blue does not exist".into(),
+        );
+        status.hooks.push(waits);
+        let text = super::status(PLAIN, &status);
+        let hooks: Vec<_> = text.lines().skip(4).collect();
+        insta::assert_snapshot!(hooks.join("\n"), @"
+        eth0/xdp  running  native  generation 42  interface 2  down
+          engine  fused: this kernel has no freplace (locked down)
+
+        blue/eth9/xdp  pending: attached when its interface appears  the interface is not there
+          waits   network namespace blue cannot be looked into: /run/netns/blue does not exist
+          engine  fused: this kernel has no freplace (locked down)
+        ");
+    }
+
+    #[test]
     fn a_running_node_fits_into_100_columns() {
         let text = super::status(PLAIN, &status());
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
