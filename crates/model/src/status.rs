@@ -63,8 +63,13 @@ pub struct RefusedDocument {
 pub struct HookStatus {
     /// The hook.
     pub hook: HookId,
-    /// The interface's number; `None`: the interface is not there.
+    /// The number of the interface that the chain runs on, wherever it is now, or else of the one
+    /// it is wanted on; `None`: there is neither.
     pub interface_index: Option<u32>,
+    /// Whether that interface is set up; `None`: it cannot be seen. A chain stays on one that is
+    /// down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
     /// How it stands.
     pub state: HookState,
     /// The engine in use, and why that one.

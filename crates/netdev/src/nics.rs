@@ -1,6 +1,7 @@
 //! What decides how XDP works on an interface, put together.
 
-use crate::{Device, Elsewhere, Ethtool, Interface, PeerLink};
+use crate::elsewhere::Elsewhere;
+use crate::{Device, Ethtool, Interface, PeerLink};
 use pointsman_model::nic::{Driver, NicFacts, Peer};
 use pointsman_model::observed::ObservedInterface;
 use pointsman_model::{InterfaceId, InterfaceName};

@@ -1,7 +1,8 @@
 //! The daemon from its arguments to its end.
 //!
-//! Three threads: this one runs the socket and waits for signals, one is the engine, one waits for
-//! the document to be replaced. However the daemon ends, everything stays attached.
+//! Four threads: this one runs the socket and waits for signals, one is the engine, one waits for
+//! the document to be replaced, one for interfaces to change. However the daemon ends, everything
+//! stays attached.
 
 use crate::args::Args;
 use crate::disk::{self, Disk, StorageError};
@@ -12,6 +13,7 @@ use crate::serve::Limits;
 use crate::state::StateError;
 use crate::watch::{Watch, WatchError};
 use crate::{http, notify};
+use pointsman_netdev::Events;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,9 @@ use tokio::sync::oneshot;
 
 /// How long replies under way may take to be read after the engine has ended.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The shortest time between two words that interfaces changed.
+const LULL: Duration = Duration::from_millis(50);
 
 /// Why the daemon does not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +89,8 @@ pub fn run(
         .checking_every(Duration::from_secs(args.check_interval));
     // Before the document is read for the first time, so that no change is missed in between.
     let watch = Watch::start(&document)?;
+    let interfaces = Events::open()
+        .map_err(|source| start("watching the interfaces")(io::Error::other(source)))?;
     let socket = args.socket();
     let no_socket = |source| DaemonError::Socket { socket: socket.clone(), source };
     // Clients that connect from now on wait until the engine has adopted what runs.
@@ -102,9 +109,9 @@ pub fn run(
         let _alive: oneshot::Sender<()> = alive;
         engine.run(&messages, ready);
     };
-    let start = |what| move |source| DaemonError::Start { what, source };
     thread::Builder::new().name("engine".into()).spawn(run_engine).map_err(start("the engine"))?;
     spawn_watch(watch, handle.clone()).map_err(start("watching the document"))?;
+    spawn_interfaces(interfaces, handle.clone()).map_err(start("watching the interfaces"))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -118,6 +125,10 @@ pub fn run(
     result
 }
 
+fn start(what: &'static str) -> impl Fn(io::Error) -> DaemonError {
+    move |source| DaemonError::Start { what, source }
+}
+
 /// The thread ends with the process: it owns nothing that outlives it.
 fn spawn_watch(watch: Watch, engine: Handle) -> io::Result<()> {
     let run = move || {
@@ -125,6 +136,25 @@ fn spawn_watch(watch: Watch, engine: Handle) -> io::Result<()> {
         engine.tell(Message::WatchLost(lost.to_string()));
     };
     thread::Builder::new().name("watch".into()).stack_size(64 << 10).spawn(run).map(drop)
+}
+
+/// The thread ends with the process: it owns nothing that outlives it.
+fn spawn_interfaces(events: Events, engine: Handle) -> io::Result<()> {
+    let run = move || {
+        let lost = loop {
+            match events.wait() {
+                Ok(()) => engine.tell(Message::InterfacesChanged),
+                Err(error) => break error,
+            }
+            // What happens meanwhile waits in the kernel's queue and is told as one.
+            thread::sleep(LULL);
+        };
+        engine.tell(Message::WatchLost(format!(
+            "interfaces are not watched any more ({lost}): the host is looked at every few \
+             seconds; restart the daemon"
+        )));
+    };
+    thread::Builder::new().name("interfaces".into()).stack_size(64 << 10).spawn(run).map(drop)
 }
 
 async fn serve(

@@ -1,7 +1,7 @@
 //! The kernel as the engine sees it.
 
 use pointsman_model::api::Doctor;
-use pointsman_model::document::Builtin;
+use pointsman_model::document::{Builtin, Document, Namespaces};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{ResolvedProgram, Step};
@@ -18,15 +18,17 @@ pub trait Kernel: Send {
     /// What this kernel can do, probed once.
     fn caps(&self) -> &plan::Caps;
 
-    /// What is there: our pins, and the interfaces of the network namespace.
+    /// What is there: our pins, and the interfaces of the daemon's network namespace and of those
+    /// in `scope`.
     ///
     /// # Errors
-    /// [`KernelError`] naming what could not be read.
-    fn observe(&mut self) -> Result<Observed, KernelError>;
+    /// [`KernelError`] naming what could not be read. Another network namespace that cannot be
+    /// looked into is no error, and is said in [`Observed::unreachable`].
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError>;
 
     /// Reads how the cards and drivers of the interfaces in `names` are now, as far as there are
     /// such interfaces. What cannot be read stays unknown.
-    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>);
+    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>, scope: &Scope);
 
     /// Opens a program, sets its globals, checks its map entries, loads it alone and discards it.
     ///
@@ -66,12 +68,29 @@ pub trait Kernel: Send {
     fn doctor(&mut self) -> Doctor;
 }
 
+/// Where to look, beyond the daemon's own network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The other network namespaces.
+    pub namespaces: Namespaces,
+}
+
+impl Scope {
+    /// What must be seen to plan for `document`.
+    #[must_use]
+    pub fn of(document: &Document) -> Self {
+        Self { namespaces: document.namespaces.clone() }
+    }
+}
+
 /// What steps refer to by name: programs as resolved for this plan, and their objects' bytes.
 pub struct Objects<'a> {
     /// The programs.
     pub programs: &'a BTreeMap<(ProgramName, Fingerprint), ResolvedProgram>,
     /// What [`Kernel::inspect`] found out about them: their steps need not verify them again.
     pub facts: &'a BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
+    /// Where the network namespaces of interfaces are found.
+    pub namespaces: &'a Namespaces,
     /// Reads an object; its bytes have the hash that was asked for.
     pub read: &'a dyn Fn(&Sha256) -> Result<Vec<u8>, String>,
 }

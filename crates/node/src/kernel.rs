@@ -1,19 +1,19 @@
 //! The kernel adapter: the engine's questions and steps as calls of pointsman-bpf and netlink.
 
-use crate::host::{Kernel, KernelError, Objects};
+use crate::host::{Kernel, KernelError, Objects, Scope};
+use crate::look::Look;
 use pointsman_bpf::{ChainMember, MapHome, Member, Probe, Store};
 use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainRecord, Counted};
 use pointsman_model::document::Builtin;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
-use pointsman_model::nic::NicFacts;
-use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
-use pointsman_model::plan::{BuildChain, ResolvedProgram, Step};
+use pointsman_model::observed::Observed;
+use pointsman_model::plan::{Attach, BuildChain, ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
-use pointsman_model::{Fingerprint, HookId, InterfaceId, InterfaceName, ProgramName};
-use pointsman_netdev::{Interface, Nics};
+use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName};
+use pointsman_netdev::Namespace;
 use pointsman_plan as plan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where sysfs is: drivers are found in it.
@@ -25,9 +25,7 @@ pub struct LinuxKernel {
     store: Store,
     bpffs: PathBuf,
     caps: plan::Caps,
-    nics: Nics,
-    /// The interfaces as they were observed last.
-    found: BTreeMap<InterfaceName, Interface>,
+    look: Look,
 }
 
 impl LinuxKernel {
@@ -39,28 +37,30 @@ impl LinuxKernel {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
         let caps = caps(&probe);
-        let (nics, found) = (Nics::new(Path::new(SYS)), BTreeMap::new());
-        Ok(Self { store, bpffs: bpffs.to_owned(), caps, nics, found })
+        let look = Look::new(SYS.into());
+        Ok(Self { store, bpffs: bpffs.to_owned(), caps, look })
     }
 
-    fn interfaces(&mut self) -> Result<BTreeMap<InterfaceId, ObservedInterface>, KernelError> {
-        let found = pointsman_netdev::interfaces().map_err(|e| KernelError(e.to_string()))?;
-        self.nics.forget_all_but(&found);
-        let mut observed = BTreeMap::new();
-        for (name, interface) in &found {
-            let attached = interface.xdp.map(|(program_id, mode)| Attachment {
-                program_id,
-                name: pointsman_bpf::program_by_id(program_id)
-                    .ok()
-                    .flatten()
-                    .map(|program| program.name),
-                mode,
-            });
-            let interface = interface.observed(NicFacts::default());
-            observed.insert(name.clone().into(), ObservedInterface { attached, ..interface });
-        }
-        self.found = found;
-        Ok(observed)
+    /// Attaches in the interface's own network namespace: the kernel takes its number for one of
+    /// the calling thread's (net/core/dev.c, `bpf_xdp_link_attach`).
+    fn attach(&self, step: &Attach, objects: &Objects<'_>) -> Result<(), String> {
+        let Attach { chain, interface_index, mode } = step;
+        let InterfaceId { namespace, name } = &chain.hook.interface;
+        let attach = || match pointsman_bpf::interface_index(name.as_str()) {
+            Ok(index) if index == *interface_index => {
+                self.store.attach(chain, *interface_index, *mode).map_err(told)
+            }
+            // The number may be another interface's by now.
+            _ => Err(format!(
+                "interface {} went away or changed its name while the chain was built",
+                chain.hook.interface
+            )),
+        };
+        let Some(namespace) = namespace else { return attach() };
+        let spec = objects.namespaces.get(namespace);
+        let spec = spec.ok_or_else(|| format!("network namespace {namespace} is not resolved"))?;
+        let entered = Namespace::open(&spec.path()).and_then(|inside| inside.enter(attach));
+        entered.map_err(|error| error.to_string())?
     }
 
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
@@ -129,25 +129,18 @@ impl Kernel for LinuxKernel {
         &self.caps
     }
 
-    fn observe(&mut self) -> Result<Observed, KernelError> {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
+        let (interfaces, unreachable) = self.look.interfaces(scope)?;
         Ok(Observed {
-            interfaces: self.interfaces()?,
-            unreachable: BTreeMap::new(),
+            interfaces,
+            unreachable,
             hooks: self.store.hooks().map_err(failed)?,
             programs: self.store.programs().map_err(failed)?,
         })
     }
 
-    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>) {
-        for name in names {
-            if let (Some(interface), Some(found)) =
-                (observed.interfaces.get_mut(name), self.found.get(&name.name))
-            {
-                let attached = interface.attached.take();
-                let nic = self.nics.facts(found, &self.found);
-                *interface = ObservedInterface { attached, ..found.observed(nic) };
-            }
-        }
+    fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>, scope: &Scope) {
+        self.look.nics(observed, names, scope);
     }
 
     fn inspect(
@@ -184,7 +177,7 @@ impl Kernel for LinuxKernel {
                 self.store.set_map_entries(&step.program, program, &step.map, &object)
             }
             Step::BuildChain(step) => return self.build(step, objects),
-            Step::Attach(step) => self.store.attach(&step.chain, step.interface_index, step.mode),
+            Step::Attach(step) => return self.attach(step, objects),
             Step::Swap(step) => self.store.swap(&step.chain),
             Step::Detach(step) => self.store.detach(&step.hook),
             Step::RetireChain(step) => self.store.retire_chain(&step.chain),
@@ -239,10 +232,7 @@ impl Kernel for LinuxKernel {
 
     fn doctor(&mut self) -> Doctor {
         let mut doctor = pointsman_bpf::doctor(&self.bpffs);
-        doctor.checks.extend(match pointsman_netdev::interfaces() {
-            Ok(all) => plan::examine(&self.nics.examine(&all), self.caps.page_size),
-            Err(error) => vec![plan::unseen(&error.to_string())],
-        });
+        doctor.checks.extend(self.look.examine(self.caps.page_size));
         doctor
     }
 }

@@ -16,6 +16,7 @@ pub mod http;
 pub mod kernel;
 pub mod lock;
 pub mod logging;
+mod look;
 pub mod notify;
 pub mod problem;
 pub mod resolve;

@@ -8,7 +8,7 @@ use crate::disk::StorageError;
 use crate::host::Kernel;
 use crate::state::{Edition, StateFile, StoredObject};
 use crate::store::{Store, read_regular};
-use pointsman_model::document::{Builtin, Document, ObjectSource, ProgramSpec};
+use pointsman_model::document::{Builtin, Document, Namespaces, ObjectSource, ProgramSpec};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::plan::{ResolvedProgram, entries_digest};
 use pointsman_model::{Fingerprint, ProgramName, Sha256};
@@ -50,6 +50,8 @@ pub struct Resolved {
     pub programs: BTreeMap<ProgramName, Result<ResolvedProgram, ProgramProblem>>,
     /// What is known of them.
     pub facts: BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
+    /// Where the network namespaces of the document are found.
+    pub namespaces: Namespaces,
     /// Objects that were not in the store before.
     pub stored: Vec<Sha256>,
     /// How many programs had to be loaded to look at them.
@@ -124,7 +126,8 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
         document: &Document,
         origin: Origin<'_>,
     ) -> Result<Resolved, StorageError> {
-        let mut resolved = Resolved::default();
+        let namespaces = document.namespaces.clone();
+        let mut resolved = Resolved { namespaces, ..Resolved::default() };
         for name in used_programs(document) {
             let spec = &document.programs[name];
             match self.program(name, spec, origin, &mut resolved) {

@@ -10,6 +10,7 @@
 //!   keeps another from its steps.
 //! * A plan warns of what will not work or cost packets; [`examine`] does so for any interface.
 //! * [`drain`] plans the removal of all that is ours.
+//! * [`relevant`] is what of a host a plan depends on.
 //! * [`guard`] keeps an accepted document from being replaced by an older or an emptied one.
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ mod place;
 mod planner;
 mod preflight;
 mod programs;
+mod relevant;
 pub mod simulator;
 mod standing;
 mod upgrade;
@@ -37,4 +39,5 @@ pub use narrow::narrow;
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;
 pub use preflight::{examine, unseen};
+pub use relevant::relevant;
 pub use wanted::{Caps, Options, Wanted};

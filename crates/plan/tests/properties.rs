@@ -10,7 +10,7 @@ use pointsman_model::observed::{Observed, ObservedProgram};
 use pointsman_model::plan::{HookChange, HookDiff, Plan, RenameHook, Step};
 use pointsman_model::{HookId, InterfaceId, MapName, Sha256};
 use pointsman_plan::simulator::{Contents, Fault, Runs, Simulator};
-use pointsman_plan::{Host, carry_out, drain};
+use pointsman_plan::{Host, carry_out, drain, relevant};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,6 +53,17 @@ proptest! {
                 prop_assert_eq!(here, there, "{:?}", fault);
             }
         }
+    }
+
+    /// What is not relevant to a plan changes nothing about it.
+    #[test]
+    fn plans_depend_on_nothing_else(history in events(), last in wish()) {
+        let mut world = World::default();
+        history.iter().for_each(|event| world.happen(event));
+        let observed = world.host.observe();
+        let whole = last.plan_for(&observed);
+        let relevant = relevant(observed, &last.wanted());
+        prop_assert_eq!(last.plan_for(&relevant), whole);
     }
 
     /// Equal input, equal plan; and a plan survives being stored.

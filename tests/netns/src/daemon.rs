@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub struct Host {
     /// Where the pins go.
     pub bpffs: Bpffs,
+    check_interval: u32,
     directory: tempfile::TempDir,
 }
 
@@ -46,7 +47,17 @@ impl Host {
     /// The kernel's answer; it takes root.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("pointsman-host-").tempdir()?;
-        Ok(Self { bpffs: Bpffs::mount()?, directory })
+        Ok(Self { bpffs: Bpffs::mount()?, check_interval: 1, directory })
+    }
+
+    /// Makes one whose daemon looks at it only when something tells it to.
+    ///
+    /// # Errors
+    /// The kernel's answer; it takes root.
+    pub fn told() -> Result<Self> {
+        let mut host = Self::new()?;
+        host.check_interval = 3600;
+        Ok(host)
     }
 
     /// A path below the host's own directory.
@@ -74,7 +85,7 @@ impl Host {
             .arg(pins)
             .arg("--document")
             .arg(self.path("node.json"))
-            .args(["--check-interval", "1"])
+            .args(["--check-interval", &self.check_interval.to_string()])
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
         command
@@ -212,6 +223,22 @@ impl Daemon {
         let hooks = status["hooks"].as_array().expect("hooks");
         assert_eq!(hooks.len(), 1, "{status:#}");
         hooks[0].clone()
+    }
+
+    /// Asks for the status until it is as expected, and returns it.
+    ///
+    /// # Panics
+    /// It is not within 20 seconds.
+    #[track_caller]
+    pub fn until(&self, expected: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = self.status();
+            if expected(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{status:#}");
+        }
     }
 
     /// Sends a signal and waits for the end.

@@ -7,6 +7,7 @@
 pub mod bpffs;
 pub mod census;
 pub mod daemon;
+pub mod flow;
 pub mod foreign;
 pub mod members;
 pub mod netns;

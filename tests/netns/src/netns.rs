@@ -20,7 +20,14 @@ impl Netns {
     /// # Errors
     /// `ip` fails; it takes root.
     pub fn new() -> Result<Self> {
-        let name = format!("pm-test-{}-{}", std::process::id(), crate::unique());
+        Self::named(format!("pm-test-{}-{}", std::process::id(), crate::unique()))
+    }
+
+    /// Makes one with a name, such as that of one that was dropped.
+    ///
+    /// # Errors
+    /// `ip` fails; it takes root.
+    pub fn named(name: String) -> Result<Self> {
         ip(&["netns", "add", &name])?;
         let path = format!("/run/netns/{name}");
         let file = File::open(&path).with_context(|| path.clone())?;
@@ -120,7 +127,17 @@ impl Pair {
     /// # Errors
     /// `ip` fails; it takes root.
     pub fn new() -> Result<Self> {
-        let (left, right) = (Netns::new()?, Netns::new()?);
+        let pair = Self { left: Netns::new()?, right: Netns::new()? };
+        pair.connect()?;
+        Ok(pair)
+    }
+
+    /// Makes the veth pair: again, when it was deleted.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn connect(&self) -> Result<()> {
+        let Self { left, right } = self;
         left.ip(&[
             "link",
             "add",
@@ -137,7 +154,7 @@ impl Pair {
             "netns",
             right.name(),
         ])?;
-        let sides = [(&left, "v0", LEFT, RIGHT, MACS[1]), (&right, "v1", RIGHT, LEFT, MACS[0])];
+        let sides = [(left, "v0", LEFT, RIGHT, MACS[1]), (right, "v1", RIGHT, LEFT, MACS[0])];
         for (side, device, own, other, mac) in sides {
             side.ip(&["address", "add", &format!("{own}/24"), "dev", device])?;
             side.ip(&["link", "set", device, "up"])?;
@@ -153,7 +170,7 @@ impl Pair {
                 "permanent",
             ])?;
         }
-        Ok(Self { left, right })
+        Ok(())
     }
 }
 

@@ -76,6 +76,7 @@ fn hook(look: Look, status: &HookStatus) -> String {
     let HookStatus {
         hook,
         interface_index,
+        up,
         state,
         engine,
         mode,
@@ -106,6 +107,10 @@ fn hook(look: Look, status: &HookStatus) -> String {
     match interface_index {
         Some(index) => {
             let _ = write!(text, "  interface {index}");
+            if *up == Some(false) {
+                text += "  ";
+                text += &look.paint(Tone::Warn, "down");
+            }
         }
         None => text += "  the interface is not there",
     }
@@ -274,6 +279,7 @@ pub(crate) mod tests {
             document: "/var/lib/pointsman/node.json".into(),
             refused_document: None,
             hooks: vec![HookStatus {
+                up: Some(true),
                 hook: samples::hook("eth0"),
                 interface_index: Some(2),
                 state: HookState::Running,
@@ -303,6 +309,31 @@ pub(crate) mod tests {
             notes: vec![],
             warnings: vec![],
         }
+    }
+
+    #[test]
+    fn an_interface_that_is_down_or_not_there_is_said() {
+        let mut status = status();
+        let hook = &mut status.hooks[0];
+        (hook.up, hook.members, hook.fused) = (Some(false), vec![], None);
+        let mut waits = hook.clone();
+        waits.hook = samples::hook("blue/eth9");
+        (waits.state, waits.interface_index, waits.up) = (HookState::Pending, None, None);
+        (waits.mode, waits.generation) = (None, None);
+        waits.pending = Some(
+            "network namespace blue cannot be looked into: /run/netns/blue does not exist".into(),
+        );
+        status.hooks.push(waits);
+        let text = super::status(PLAIN, &status);
+        let hooks: Vec<_> = text.lines().skip(4).collect();
+        insta::assert_snapshot!(hooks.join("\n"), @"
+        eth0/xdp  running  native  generation 42  interface 2  down
+          engine  fused: this kernel has no freplace (locked down)
+
+        blue/eth9/xdp  pending: attached when its interface appears  the interface is not there
+          waits   network namespace blue cannot be looked into: /run/netns/blue does not exist
+          engine  fused: this kernel has no freplace (locked down)
+        ");
     }
 
     #[test]
@@ -346,6 +377,7 @@ pub(crate) mod tests {
         hook.members.truncate(1);
         hook.refusals.push(samples::verifier_refusal());
         status.hooks.push(HookStatus {
+            up: None,
             hook: samples::hook("eth9"),
             interface_index: None,
             state: HookState::Absent,

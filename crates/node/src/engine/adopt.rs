@@ -2,10 +2,12 @@
 
 use super::apply::hooks;
 use super::{Engine, LastPlan, outcome};
+use crate::host::Scope;
 use crate::resolve::Origin;
 use crate::state::Edition;
 use pointsman_model::document::DocumentError;
-use pointsman_model::plan::Note;
+use pointsman_model::observed::ObservedHook;
+use pointsman_model::plan::HookChange;
 use pointsman_model::{Document, HookId};
 use pointsman_plan::{Options, narrow};
 use std::collections::BTreeSet;
@@ -38,13 +40,13 @@ impl Engine {
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let mut observed = self.observe().map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
+        let scope = Scope::of(&document);
+        let observed = self.observe(&scope).map_err(|problem| problem.title)?;
+        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
         self.cache.prune(&resolved, true);
         let (results, _) = self.carry_out(&plan, &resolved, start);
         let failures = outcome::failures(&plan, &results);
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
-        let refused: BTreeSet<_> = refusals.iter().filter_map(|r| r.hook.clone()).collect();
         let wanted = hooks(&document);
         tracing::info!(
             generation = edition.generation,
@@ -61,17 +63,24 @@ impl Engine {
         next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
         let mut notes = plan.notes;
         notes.extend(self.remember(next));
-        self.last =
-            LastPlan { wanted, hooks: plan.hooks, refusals, notes, warnings: plan.warnings };
-        for hook in refused {
-            self.return_to_last_good(&hook, edition);
-        }
+        let warnings = plan.warnings;
+        self.last = LastPlan { scope, wanted, hooks: plan.hooks, refusals, notes, warnings };
+        self.tell_pending(&BTreeSet::new());
+        self.return_to_last_good(edition);
         Ok(())
+    }
+
+    /// Does so for every hook that is refused.
+    pub(super) fn return_to_last_good(&mut self, current: &Edition) {
+        let refused = self.last.refusals.iter().filter_map(|refusal| refusal.hook.clone());
+        for hook in refused.collect::<BTreeSet<_>>() {
+            self.return_one(&hook, current);
+        }
     }
 
     /// Where the document in force is refused and nothing of ours runs, what ran there last is
     /// better than nothing: the traffic of a host must not depend on when it was rebooted.
-    fn return_to_last_good(&mut self, hook: &HookId, current: &Edition) {
+    fn return_one(&mut self, hook: &HookId, current: &Edition) {
         let Some(edition) = self.state.state().last_good(hook).cloned() else { return };
         if edition == *current {
             return;
@@ -89,25 +98,28 @@ impl Engine {
             ),
         };
         tracing::warn!("{message}");
-        self.last.notes.push(Note { hook: Some(hook.clone()), program: None, message });
+        self.returned.insert(hook.clone(), message);
     }
 
     /// Attaches what `edition` wants on `hook`, and touches nothing else; `false`: a chain of ours
-    /// runs there already.
+    /// runs there already, or its interface is not there.
     fn attach_last_good(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
-        let mut observed = self.observe().map_err(|problem| problem.title)?;
-        if observed.hooks.get(hook).is_some_and(|observed| observed.live().is_some()) {
-            return Ok(false);
-        }
         let mut document = self.accepted_document(edition)?;
         document.interfaces.retain(|interface, _| *interface == hook.interface);
+        let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
+        if observed.hooks.get(hook).is_some_and(runs) {
+            return Ok(false);
+        }
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
+        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
         let plan = narrow(plan, |other| other == hook);
         if let Some(refusal) = plan.refusals.first() {
             return Err(refusal.message.clone());
+        }
+        if plan.hooks.iter().any(|diff| diff.change == HookChange::Pending) {
+            return Ok(false);
         }
         let (results, _) = self.carry_out(&plan, &resolved, Instant::now());
         match outcome::failures(&plan, &results).first() {
@@ -123,4 +135,9 @@ impl Engine {
             None => "the accepted document is not valid any more".to_owned(),
         })
     }
+}
+
+/// Whether a chain of ours runs on the hook.
+fn runs(pins: &ObservedHook) -> bool {
+    pins.live().is_some() && pins.link.as_ref().is_some_and(|link| !link.is_detached())
 }

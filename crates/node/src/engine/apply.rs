@@ -1,10 +1,9 @@
 //! One way through for every document: parse, guard, find and keep objects, look at programs,
 //! observe, plan, carry out, remember, report.
 
-use super::check::SETTLING;
 use super::outcome;
 use super::{Engine, LastPlan, Request};
-use crate::host::{Kernel, KernelError, Objects};
+use crate::host::{Kernel, KernelError, Objects, Scope};
 use crate::problem;
 use crate::resolve::{Origin, Resolved, Resolver};
 use crate::state::{Edition, State};
@@ -58,14 +57,19 @@ impl Engine {
             self.collect();
         }
         self.drifts.forget();
-        self.check_due = self.check_due.min(Instant::now() + SETTLING);
+        self.returned.clear();
+        self.seen = None;
+        self.schedule.acted(Instant::now());
+        let waited = self.last.waiting();
         self.last = LastPlan {
+            scope: Scope::of(&document),
             wanted: wanted.clone(),
             hooks: plan.hooks.clone(),
             refusals: refusals.clone(),
             notes: notes.clone(),
             warnings: plan.warnings.clone(),
         };
+        self.tell_pending(&waited);
         Ok(ApplyReport {
             outcome: outcome::outcome(&wanted, &plan, &results, &refusals),
             plan: Plan { notes, ..plan },
@@ -78,7 +82,7 @@ impl Engine {
 
     /// Removes all that is ours.
     pub(super) fn drain(&mut self) -> Result<DrainReport, Problem> {
-        let observed = self.observe()?;
+        let observed = self.observe(&Scope::default())?;
         let mut failures = Vec::new();
         // First, so that a start after a crash does not attach again. An operator who breaks the
         // glass on a host with a full disk must get what he asked for all the same.
@@ -94,6 +98,7 @@ impl Engine {
         failures.extend(outcome::failures(&plan, &results).into_iter().map(|r| r.message));
         self.last = LastPlan::default();
         self.drifts.forget();
+        self.seen = None;
         tracing::warn!(steps = results.len(), failures = failures.len(), "node drained");
         for failure in &failures {
             tracing::error!("drain: {failure}");
@@ -105,14 +110,15 @@ impl Engine {
     fn prepare(&mut self, request: &Request, keep: bool) -> Result<Prepared, Problem> {
         let document = Document::parse(&request.text).map_err(problem::invalid)?;
         let digest = Sha256::of(&request.text);
-        let mut observed = self.observe()?;
+        let scope = Scope::of(&document);
+        let mut observed = self.observe(&scope)?;
         self.guard(&document, &digest, &observed)?;
         let resolved = self.resolve(&document, Origin::Sources, keep)?;
         if resolved.inspected > 0 {
             // The verifier may have taken seconds.
-            observed = self.observe()?;
+            observed = self.observe(&scope)?;
         }
-        let plan = self.make_plan(&document, &resolved, &mut observed, request.options);
+        let plan = self.make_plan(&document, &resolved, &observed, request.options);
         Ok(Prepared { document, digest, resolved, plan })
     }
 
@@ -154,15 +160,16 @@ impl Engine {
         &mut self,
         document: &Document,
         resolved: &Resolved,
-        observed: &mut Observed,
+        observed: &Observed,
         options: Options,
     ) -> Plan {
         // Offloads and queues change at any time, so they are read for each plan anew.
         let wanted = hooks(document).into_iter();
         let interfaces = wanted.chain(observed.hooks.keys().cloned()).map(|hook| hook.interface);
-        self.kernel.read_nics(observed, &interfaces.collect());
+        let mut observed = observed.clone();
+        self.kernel.read_nics(&mut observed, &interfaces.collect(), &Scope::of(document));
         let wanted = Wanted { document, programs: &resolved.programs, facts: &resolved.facts };
-        plan::plan(&wanted, observed, self.kernel.caps(), options)
+        plan::plan(&wanted, &observed, self.kernel.caps(), options)
     }
 
     /// Makes the document the one in force, on disk, before anything visible changes: after a
@@ -204,7 +211,8 @@ impl Engine {
         let programs = resolved.by_fingerprint();
         let store = &self.objects;
         let read = |hash: &Sha256| store.read(hash).map_err(|error| error.to_string());
-        let objects = Objects { programs: &programs, facts: &resolved.facts, read: &read };
+        let Resolved { facts, namespaces, .. } = resolved;
+        let objects = Objects { programs: &programs, facts, namespaces, read: &read };
         let kernel = self.kernel.as_mut();
         let mut host = KernelHost { kernel, objects, start, visible: Duration::ZERO };
         let results = plan::carry_out(plan, &mut host, &mut || start.elapsed());
@@ -236,7 +244,7 @@ impl Engine {
 
     /// Removes documents and objects that nobody can ask for any more.
     pub(super) fn collect(&mut self) {
-        let Ok(observed) = self.kernel.observe() else {
+        let Ok(observed) = self.kernel.observe(&self.last.scope) else {
             // The next apply collects them.
             return;
         };
@@ -248,8 +256,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn observe(&mut self) -> Result<Observed, Problem> {
-        self.kernel.observe().map_err(|KernelError(why)| {
+    pub(super) fn observe(&mut self, scope: &Scope) -> Result<Observed, Problem> {
+        self.kernel.observe(scope).map_err(|KernelError(why)| {
             let title = format!("cannot observe the host: {why}; nothing was changed");
             problem::plain(ProblemKind::Internal, 500, title)
         })

@@ -9,11 +9,13 @@ mod apply;
 mod check;
 mod drift;
 mod outcome;
+mod schedule;
 mod status;
 
-use self::check::SETTLING;
+use self::check::Seen;
 use self::drift::Drifts;
-use crate::host::Kernel;
+use self::schedule::Schedule;
+use crate::host::{Kernel, Scope};
 use crate::notify;
 use crate::problem;
 use crate::resolve::{FactsCache, MAX_OBJECT};
@@ -27,7 +29,7 @@ use pointsman_model::preflight::Warning;
 use pointsman_model::status::{Counters, RefusedDocument, Status};
 use pointsman_model::{HookId, Sha256};
 use pointsman_plan::Options;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -50,7 +52,9 @@ pub enum Message {
     Apply(Request, Reply<ApplyReport>),
     /// The watched document was replaced.
     DocumentChanged,
-    /// The watched document is not watched any more, and why.
+    /// Interfaces or network namespaces came, went or changed.
+    InterfacesChanged,
+    /// Something is not watched any more, and why.
     WatchLost(String),
     /// How everything stands.
     Status(Reply<Status>),
@@ -113,21 +117,26 @@ pub struct Engine {
     state_dir: PathBuf,
     started: Instant,
     last: LastPlan,
-    check_interval: Duration,
-    /// When the host is looked at next, should nothing happen before.
-    check_due: Instant,
+    /// When the host is looked at.
+    schedule: Schedule,
+    /// What the last look ended with; `None`: the next must plan anew.
+    seen: Option<Seen>,
     /// How often the host was looked at.
     checks: u64,
     /// Why the last look at the host failed.
     blind: Option<String>,
     drifts: Drifts,
+    /// Hooks that got their last good chain back, or not, and the line that says so.
+    returned: BTreeMap<HookId, String>,
     refused: Option<RefusedDocument>,
-    watch_lost: Option<String>,
+    watch_lost: Vec<String>,
 }
 
 /// What came of the last plan, as far as status needs it.
 #[derive(Debug, Default)]
 struct LastPlan {
+    /// Where the document in force looks.
+    scope: Scope,
     /// The hooks of the document in force.
     wanted: BTreeSet<HookId>,
     hooks: Vec<HookDiff>,
@@ -142,22 +151,23 @@ impl LastPlan {
         self.hooks.iter().find(|diff| diff.hook == *hook)?.pending.as_ref()
     }
 
-    /// Whether `plan`, which changes nothing, finds a hook pending or refused otherwise than this.
-    fn tells_otherwise(&self, plan: &Plan) -> bool {
-        let refusals = |refusals: &[Refusal], hook: &HookId| -> Vec<_> {
-            let of_hook = |refusal: &&Refusal| refusal.hook.as_ref() == Some(hook);
-            refusals.iter().filter(of_hook).map(|refusal| refusal.message.clone()).collect()
-        };
-        plan.hooks.iter().any(|diff| {
-            diff.pending.as_ref() != self.pending(&diff.hook)
-                || refusals(&plan.refusals, &diff.hook) != refusals(&self.refusals, &diff.hook)
-        })
+    /// The hooks that wait.
+    fn waiting(&self) -> BTreeSet<HookId> {
+        let waiting = self.hooks.iter().filter(|diff| diff.pending.is_some());
+        waiting.map(|diff| diff.hook.clone()).collect()
     }
 
     /// Takes over what came of a plan for some hooks; the others stay as they were.
-    fn take_over(&mut self, wanted: BTreeSet<HookId>, plan: Plan, refusals: Vec<Refusal>) {
+    fn take_over(
+        &mut self,
+        scope: Scope,
+        wanted: BTreeSet<HookId>,
+        plan: Plan,
+        refusals: Vec<Refusal>,
+    ) {
         let hooks: BTreeSet<_> = plan.hooks.iter().map(|diff| diff.hook.clone()).collect();
         let stays = |hook: Option<&HookId>| hook.is_some_and(|hook| !hooks.contains(hook));
+        self.scope = scope;
         self.wanted = wanted;
         self.hooks.retain(|diff| stays(Some(&diff.hook)));
         self.refusals.retain(|refusal| stays(refusal.hook.as_ref()));
@@ -207,20 +217,21 @@ impl Engine {
             state_dir: state_dir.to_owned(),
             started: Instant::now(),
             last: LastPlan::default(),
-            check_interval: CHECK_INTERVAL,
-            check_due: Instant::now() + SETTLING,
+            schedule: Schedule::new(Instant::now(), CHECK_INTERVAL),
+            seen: None,
             checks: 0,
             blind: None,
             drifts: Drifts::default(),
+            returned: BTreeMap::new(),
             refused: None,
-            watch_lost: None,
+            watch_lost: Vec::new(),
         }
     }
 
     /// Looks at the host every `interval` instead of [`CHECK_INTERVAL`].
     #[must_use]
     pub fn checking_every(mut self, interval: Duration) -> Self {
-        self.check_interval = interval;
+        self.schedule = Schedule::new(Instant::now(), interval);
         self
     }
 
@@ -231,10 +242,12 @@ impl Engine {
         ready();
         self.notify();
         loop {
+            // Also when there is always another message.
+            self.on_time();
             match self.next(messages) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(message) => self.handle(message),
-                Err(RecvTimeoutError::Timeout) => self.on_time(),
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -249,13 +262,13 @@ impl Engine {
 
     /// When the engine must act by itself next; `None`: not unless it is told something.
     fn due(&self) -> Option<Instant> {
-        Some(self.check_due)
+        Some(self.schedule.due())
     }
 
     /// Does what is due.
     fn on_time(&mut self) {
         let now = Instant::now();
-        if now >= self.check_due {
+        if now >= self.schedule.due() {
             self.check(now);
         }
     }
@@ -280,9 +293,10 @@ impl Engine {
                 self.document_changed(false);
                 self.notify();
             }
+            Message::InterfacesChanged => self.schedule.changed(Instant::now()),
             Message::WatchLost(why) => {
                 tracing::error!("{why}");
-                self.watch_lost = Some(why);
+                self.watch_lost.push(why);
             }
             Message::Status(reply) => drop(reply.send(self.status())),
             Message::Counters(reply) => drop(reply.send(self.counters())),
@@ -354,6 +368,15 @@ impl Engine {
     /// Writes down that something happened.
     fn event(&mut self, kind: EventKind, hook: Option<&HookId>, message: &str) {
         tracing::info!(event = %kind, hook = hook.map(ToString::to_string), "{message}");
+    }
+
+    /// Writes down which hooks wait that did not before.
+    fn tell_pending(&mut self, waited: &BTreeSet<HookId>) {
+        let waiting = self.last.waiting();
+        for hook in waiting.difference(waited) {
+            let why = self.last.pending(hook).cloned().unwrap_or_default();
+            self.event(EventKind::Pending, Some(hook), &why);
+        }
     }
 
     /// Tells the service manager in one line how the node stands.

@@ -13,10 +13,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Engine {
     pub(super) fn status(&mut self) -> Result<Status, Problem> {
-        let observed = self.observe()?;
+        let observed = self.kernel_as_planned()?;
         let mut notes = self.last.notes.clone();
         let about_us = |message: &str| Note { hook: None, program: None, message: message.into() };
-        notes.extend(self.watch_lost.as_deref().map(about_us));
+        notes.extend(self.watch_lost.iter().map(|why| about_us(why)));
+        let refused = |hook: &HookId| {
+            self.last.refusals.iter().any(|refusal| refusal.hook.as_ref() == Some(hook))
+        };
+        let returned = self.returned.iter().filter(|(hook, _)| refused(hook));
+        notes.extend(
+            returned.map(|(hook, line)| Note { hook: Some(hook.clone()), ..about_us(line) }),
+        );
         let hooks: BTreeSet<_> =
             self.last.wanted.iter().chain(observed.hooks.keys()).cloned().collect();
         let hooks =
@@ -47,8 +54,16 @@ impl Engine {
         all.filter(|warning| !warning.kind.is_about_the_change()).cloned().collect()
     }
 
+    /// The host, as far as the document in force looks.
+    fn kernel_as_planned(&mut self) -> Result<Observed, Problem> {
+        let scope = std::mem::take(&mut self.last.scope);
+        let observed = self.observe(&scope);
+        self.last.scope = scope;
+        observed
+    }
+
     pub(super) fn counters(&mut self) -> Result<Counters, Problem> {
-        let observed = self.observe()?;
+        let observed = self.kernel_as_planned()?;
         let at_unix_ms = unix_ms();
         let live = observed.hooks.iter().filter(|(_, hook)| hook.live().is_some());
         let mut hooks = Vec::new();
@@ -71,10 +86,15 @@ impl Engine {
         let mut note = |message: String| {
             notes.push(Note { hook: Some(hook.clone()), program: None, message });
         };
-        let interface = observed.interfaces.get(&hook.interface);
         let pins = observed.hooks.get(&hook);
         let live = pins.and_then(ObservedHook::live);
-        let attached = interface.zip(pins).filter(|(i, pins)| runs_on(pins, i));
+        // A link runs as long as its interface lives, also where it cannot be seen.
+        let link = pins.and_then(|pins| pins.link.as_ref()).filter(|link| !link.is_detached());
+        let interface = match link {
+            Some(link) => observed.interface_of(link).map(|(_, interface)| interface),
+            None => observed.interfaces.get(&hook.interface),
+        };
+        let index = link.map(|link| link.interface_index).or(interface.map(|i| i.index));
         let record = live.and_then(|(_, chain)| chain.record.as_ref());
         if live.is_some() && record.is_none() {
             note(format!(
@@ -102,7 +122,7 @@ impl Engine {
             diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
         let pending = diff.and_then(|diff| diff.pending.clone());
         let drift = self.drifts.status(&hook);
-        let state = match attached.and(live) {
+        let state = match link.and(live) {
             _ if drift.as_ref().is_some_and(|drift| !drift.repaired) => HookState::Drifted,
             None if pending.is_some() => HookState::Pending,
             None => HookState::Absent,
@@ -118,10 +138,11 @@ impl Engine {
             ));
         }
         HookStatus {
-            interface_index: interface.map(|interface| interface.index),
+            interface_index: index,
+            up: interface.map(|interface| interface.up),
             state,
             engine: diff.map(|diff| diff.engine.clone()).unwrap_or_default(),
-            mode: attached.and_then(|(i, _)| i.attached.as_ref()).map(|a| a.mode),
+            mode: link.and(interface).and_then(|i| i.attached.as_ref()).map(|a| a.mode),
             generation: record.map(|record| record.generation),
             fused,
             members: record.map_or_else(Vec::new, |r| self.members(r, counters.as_ref())),
@@ -168,30 +189,16 @@ impl Engine {
     }
 }
 
-/// Whether the program that is attached to `interface` is the one our link runs.
-fn runs_on(pins: &ObservedHook, interface: &ObservedInterface) -> bool {
-    match (&pins.link, &interface.attached) {
-        (Some(link), Some(attached)) => {
-            link.interface_index == interface.index && link.program_id == attached.program_id
-        }
-        _ => false,
-    }
-}
-
 /// The programs on interfaces that are not ours.
 fn foreign(observed: &Observed) -> Vec<ForeignProgram> {
     let foreign = |(name, interface): (&InterfaceId, &ObservedInterface)| {
-        let pins = observed.hooks.get(&HookId::xdp(name.clone()));
         let attachment = interface.attached.clone()?;
-        if pins.is_some_and(|pins| runs_on(pins, interface)) {
+        // An interface takes its chain along when it is renamed, and keeps its pins' old name.
+        let mut links = observed.hooks.values().filter_map(|pins| pins.link.as_ref());
+        if links.any(|link| link.runs_on(interface)) {
             return None;
         }
-        // An interface takes its chain along when it is renamed, and keeps its pins' old name.
-        let ours = observed.hooks.iter().find(|(_, pins)| runs_on(pins, interface));
-        let owner = match ours {
-            Some((hook, _)) => format!("ours: the chain of {hook}, whose interface was renamed"),
-            None => owner(attachment.name.as_deref()).to_owned(),
-        };
+        let owner = owner(attachment.name.as_deref()).to_owned();
         Some(ForeignProgram { interface: name.clone(), attachment, owner })
     };
     observed.interfaces.iter().filter_map(foreign).collect()
@@ -248,8 +255,8 @@ mod tests {
             observed.interfaces.insert(name(text), interface(program));
             observed.hooks.insert(HookId::xdp(name(text)), link(7, 3));
         }
-        observed.interfaces.insert(name("moved"), interface(Some(7)));
-        observed.hooks.insert(HookId::xdp(name("moved")), link(7, 9));
+        observed.interfaces.insert(name("moved"), interface(Some(6)));
+        observed.hooks.insert(HookId::xdp(name("moved")), link(6, 9));
         observed.interfaces.insert(name("other"), interface(Some(9)));
         let found: Vec<_> =
             foreign(&observed).into_iter().map(|f| f.interface.to_string()).collect();
@@ -257,14 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_interface_carries_a_chain_of_ours() {
+    fn a_chain_on_a_renamed_interface_stays_ours() {
         let mut observed = Observed::default();
         observed.interfaces.insert("new".parse().unwrap(), interface(Some(7)));
         let link = Some(ObservedLink { program_id: 7, interface_index: 3, pinned: true });
         let pins = ObservedHook { link, ..ObservedHook::default() };
         observed.hooks.insert(HookId::xdp("old".parse::<InterfaceId>().unwrap()), pins);
-        let found = foreign(&observed);
-        assert_eq!(found[0].owner, "ours: the chain of old/xdp, whose interface was renamed");
+        assert_eq!(foreign(&observed), []);
     }
 
     #[test]

@@ -9,10 +9,12 @@ use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{Plan, ResolvedProgram, Step};
 use pointsman_model::status::{Counters, FusedProgram, HookCounters, ProgramCounters, Status};
-use pointsman_model::{EntryName, Fingerprint, HookId, InterfaceId, ProgramName, Verdicts};
+use pointsman_model::{
+    EntryName, Fingerprint, HookId, InterfaceId, NamespaceName, ProgramName, Verdicts,
+};
 use pointsman_node::disk::CreateAside;
 use pointsman_node::engine::{Engine, Handle, Message, Reply, Request};
-use pointsman_node::host::{Kernel, KernelError, Objects};
+use pointsman_node::host::{Kernel, KernelError, Objects, Scope};
 use pointsman_node::resolve::MAX_OBJECT;
 use pointsman_node::state::StateFile;
 use pointsman_node::store::Store;
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     sim: Mutex<Simulator>,
     /// How many programs were loaded to look at them.
     pub(crate) inspected: AtomicUsize,
+    /// How often the host was looked at.
+    pub(crate) looks: AtomicUsize,
     /// Whether observing fails.
     pub(crate) blind: AtomicBool,
     /// A planted fault ends the daemon at once, as a kill would.
@@ -202,6 +206,11 @@ impl Node {
         self.status();
     }
 
+    /// Says that interfaces changed, and does not wait.
+    pub(crate) fn interfaces_changed(&self) {
+        self.handle.tell(Message::InterfacesChanged);
+    }
+
     /// Ends the daemon; `true`: by itself, without a crash.
     pub(crate) fn stop(self) -> bool {
         self.handle.tell(Message::Stop);
@@ -223,14 +232,24 @@ impl Kernel for TestKernel {
         &self.caps
     }
 
-    fn observe(&mut self) -> Result<Observed, KernelError> {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
         if self.shared.blind.load(Ordering::SeqCst) {
             return Err(KernelError("cannot read the pins".into()));
         }
-        Ok(self.shared.sim().observe())
+        self.shared.looks.fetch_add(1, Ordering::SeqCst);
+        let mut observed = self.shared.sim().observe();
+        let asked = |name: &NamespaceName| scope.namespaces.contains_key(name);
+        observed.interfaces.retain(|id, _| id.namespace.as_ref().is_none_or(asked));
+        observed.unreachable.retain(|name, _| asked(name));
+        Ok(observed)
     }
 
-    fn read_nics(&mut self, _observed: &mut Observed, _names: &BTreeSet<InterfaceId>) {
+    fn read_nics(
+        &mut self,
+        _observed: &mut Observed,
+        _names: &BTreeSet<InterfaceId>,
+        _scope: &Scope,
+    ) {
         // The simulator's interfaces come with what is known of them.
     }
 

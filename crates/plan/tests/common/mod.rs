@@ -5,6 +5,7 @@ use pointsman_fuse::layout::StackRounding;
 use pointsman_model::facts::{
     InitialContents, MapDefinition, MapFacts, ProgramFacts, ProgramProblem,
 };
+use pointsman_model::observed::Observed;
 use pointsman_model::plan::{Plan, ResolvedProgram};
 use pointsman_model::{
     Document, EntryName, Fingerprint, HookId, InterfaceId, MapName, ProgramName, Sha256,
@@ -108,8 +109,12 @@ impl Bench {
     }
 
     pub(crate) fn plan(&self, document: &Document, host: &Simulator) -> Plan {
+        self.plan_for(document, &host.observe())
+    }
+
+    pub(crate) fn plan_for(&self, document: &Document, observed: &Observed) -> Plan {
         let wanted = Wanted { document, programs: &self.programs, facts: &self.facts };
-        plan(&wanted, &host.observe(), &self.caps, self.options)
+        plan(&wanted, observed, &self.caps, self.options)
     }
 
     /// Hands the objects over to the host.

@@ -3,14 +3,14 @@
 use crate::common::{self, Bench, hook, interface, map_name, program};
 use pointsman_model::document::OnUpgrade;
 use pointsman_model::facts::ProgramProblem;
-use pointsman_model::observed::AttachMode;
+use pointsman_model::observed::{AttachMode, Observed};
 use pointsman_model::plan::{Plan, Step, entries_digest};
-use pointsman_model::{Fingerprint, MapName, ProgramName, Sha256};
+use pointsman_model::{Fingerprint, HookId, MapName, ProgramName, Sha256};
 use pointsman_plan::simulator::{Fault, Simulator};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PROGRAMS: [&str; 5] = ["plain", "deep", "tail", "frags", "odd"];
 const INTERFACES: [&str; 5] = ["eth0", "eth1", "blue/eth0", "eth2", "lo"];
@@ -106,11 +106,20 @@ impl Wish {
     }
 
     pub(crate) fn plan(&self, host: &Simulator) -> Plan {
+        self.plan_for(&host.observe())
+    }
+
+    pub(crate) fn plan_for(&self, observed: &Observed) -> Plan {
         let bench = self.bench();
-        let plan = bench.plan(&bench.document(1, &self.document()), host);
+        let plan = bench.plan_for(&bench.document(1, &self.document()), observed);
         let opens_gap = |step: &Step| matches!(step, Step::Detach(detach) if detach.opens_gap);
         assert!(self.allow_gap || !plan.steps.iter().any(opens_gap), "a gap nobody allowed");
         plan
+    }
+
+    pub(crate) fn wanted(&self) -> BTreeSet<HookId> {
+        let interfaces = INTERFACES.iter().zip(&self.interfaces);
+        interfaces.filter(|(_, xdp)| xdp.is_some()).map(|(name, _)| hook(name)).collect()
     }
 
     /// Per program, the entries its maps should hold.

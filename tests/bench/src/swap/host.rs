@@ -3,13 +3,13 @@
 
 use super::edition::Edition;
 use anyhow::{Context as _, Result, anyhow, ensure};
-use pointsman_model::document::Document;
+use pointsman_model::document::{Document, Namespaces};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::plan::{Plan, ResolvedProgram, Step};
 use pointsman_model::status::HookCounters;
 use pointsman_model::{Fingerprint, HookId, ProgramName, Sha256};
 use pointsman_netns::bpffs::Bpffs;
-use pointsman_node::host::{Kernel as _, Objects};
+use pointsman_node::host::{Kernel as _, Objects, Scope};
 use pointsman_node::kernel::LinuxKernel;
 use pointsman_plan::{Options, Wanted, plan};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl Host {
         times.inspect = start.elapsed();
 
         let start = Instant::now();
-        let observed = self.kernel.observe()?;
+        let observed = self.kernel.observe(&Scope::default())?;
         times.observe = start.elapsed();
 
         let start = Instant::now();
@@ -104,7 +104,12 @@ impl Host {
         let resolved = resolved.collect();
         let known = &self.objects;
         let read = |hash: &Sha256| known.get(hash).cloned().ok_or_else(|| "unknown".to_owned());
-        let objects = Objects { programs: &resolved, facts: &self.facts, read: &read };
+        let objects = Objects {
+            programs: &resolved,
+            facts: &self.facts,
+            namespaces: &Namespaces::new(),
+            read: &read,
+        };
         for step in &plan.steps {
             let start = Instant::now();
             self.kernel
