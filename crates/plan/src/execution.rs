@@ -3,7 +3,7 @@
 use crate::catalog::Load;
 use pointsman_model::HookId;
 use pointsman_model::api::{StepOutcome, StepResult};
-use pointsman_model::plan::{Plan, Step};
+use pointsman_model::plan::{Attach, Plan, RetireChain, Step, Swap};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub trait Host {
 ///
 /// A step that fails takes with it the later steps of its hook, or of the hooks whose new chain
 /// uses its program; every other hook goes on. Programs are released only if no hook failed: what
-/// failed to change still runs its old chain.
+/// failed to change still runs its old chain. A chain that was built and does not come to run is
+/// retired again, so that trying over and over leaves nothing behind.
 pub fn carry_out(
     plan: &Plan,
     host: &mut dyn Host,
@@ -36,7 +37,10 @@ pub fn carry_out(
                 let start = now();
                 let outcome = match host.execute(step) {
                     Ok(()) => StepOutcome::Done,
-                    Err(why) => StepOutcome::Failed(why),
+                    Err(why) => {
+                        undo(step, host);
+                        StepOutcome::Failed(why)
+                    }
                 };
                 (outcome, now().saturating_sub(start))
             };
@@ -47,6 +51,14 @@ pub fn carry_out(
             StepResult { step: step.to_string(), outcome, micros }
         })
         .collect()
+}
+
+/// Retires the chain that a step should have brought to run: it was built before that, or the step
+/// would have been skipped. What cannot be undone stays for the next plan.
+fn undo(step: &Step, host: &mut dyn Host) {
+    if let Step::Attach(Attach { chain, .. }) | Step::Swap(Swap { chain }) = step {
+        let _ = host.execute(&Step::RetireChain(RetireChain { chain: chain.clone() }));
+    }
 }
 
 /// What failed or was skipped so far.

@@ -165,3 +165,24 @@ fn each_step_tells_its_own_time() {
     let results = carry_out(&plan, &mut host, &mut now);
     assert_eq!(results.iter().map(|r| r.micros).collect::<Vec<_>>(), [20, 40, 60]);
 }
+
+#[test]
+fn trying_over_and_over_leaves_nothing_behind() {
+    let (bench, mut host) = (Bench::with(&["p", "q"]), host());
+    let hook = common::hook("eth0");
+    let chains = |host: &Simulator| host.observe().hooks[&hook].chains.len();
+    let wanted = bench.document(1, &chain("eth0", &["10 p"]));
+    for _ in 0..3 {
+        let plan = bench.plan(&wanted, &host);
+        assert!(outcomes(&plan, &mut host, "attach").contains("FAILED attach"));
+        assert_eq!(chains(&host), 0);
+    }
+    common::run(&bench.plan(&wanted, &host), &mut host);
+    let other = bench.document(2, &chain("eth0", &["10 p", "20 q"]));
+    for _ in 0..3 {
+        let plan = bench.plan(&other, &host);
+        assert!(outcomes(&plan, &mut host, "swap").contains("FAILED swap"));
+        assert_eq!(chains(&host), 1, "the one that runs");
+    }
+    assert_eq!(host.violations(), &[] as &[String]);
+}
