@@ -239,3 +239,18 @@ fn after_a_reboot_what_ran_last_waits_for_its_interface_too() {
     host.shared.sim().set_up(&interface("late"), false);
     assert!(says(&changed(&node, |s| of(s, "late").up == Some(false)), "runs on late/xdp again"));
 }
+
+#[test]
+fn what_is_wrong_with_a_program_stays_said_after_later_looks() {
+    let host = TestHost::new();
+    let path = host.path("x.o");
+    std::fs::write(&path, "garbage").unwrap();
+    let mut bad = document(1, &[("a", "x")]);
+    bad["programs"]["x"] = json!({ "object": { "path": path } });
+    let node = host.start();
+    node.apply(&bad).unwrap();
+    let checks = node.status().checks;
+    let status = changed(&node, |status| status.checks >= checks + 2);
+    let message = &of(&status, "a").refusals[0].message;
+    assert!(message.contains("not an ELF file"), "{message}");
+}

@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::watch;
 use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
 use pointsman_model::event::EventKind;
-use pointsman_model::plan::{HookDiff, Note, Plan, Refusal};
+use pointsman_model::plan::{HookDiff, Note, Plan, Refusal, RefusalReason};
 use pointsman_model::preflight::Warning;
 use pointsman_model::status::{Counters, RefusedDocument, Status};
 use pointsman_model::{HookId, Sha256};
@@ -167,6 +167,18 @@ impl LastPlan {
     ) {
         let hooks: BTreeSet<_> = plan.hooks.iter().map(|diff| diff.hook.clone()).collect();
         let stays = |hook: Option<&HookId>| hook.is_some_and(|hook| !hooks.contains(hook));
+        // What is wrong with a program was found when it was applied. A look reads the store alone,
+        // and knows only that there was something.
+        let found = |refusal: Refusal| {
+            let same = |before: &&Refusal| {
+                let key = |r: &Refusal| (r.hook.clone(), r.program.clone(), r.pointer.clone());
+                before.reason == RefusalReason::ProgramUnusable
+                    && refusal.reason == before.reason
+                    && key(before) == key(&refusal)
+            };
+            self.refusals.iter().find(same).cloned().unwrap_or(refusal)
+        };
+        let refusals: Vec<_> = refusals.into_iter().map(found).collect();
         self.scope = scope;
         self.wanted = wanted;
         self.hooks.retain(|diff| stays(Some(&diff.hook)));
