@@ -4,7 +4,9 @@ use super::apply::hooks;
 use super::{Engine, LastPlan, outcome};
 use crate::resolve::Origin;
 use crate::state::Edition;
+use pointsman_model::chain::ChainRecord;
 use pointsman_model::document::DocumentError;
+use pointsman_model::observed::ObservedHook;
 use pointsman_model::plan::Note;
 use pointsman_model::{Document, HookId};
 use pointsman_plan::{Options, narrow};
@@ -24,14 +26,23 @@ impl Engine {
             tracing::warn!(generation = edition.generation, "the node is drained: nothing runs");
             return;
         }
-        if let Err(message) = self.carry_on(&edition) {
-            let pointer = String::new();
-            let source = format!("accepted generation {}", edition.generation);
-            self.refuse(&source, vec![DocumentError { pointer, message }]);
+        match self.carry_on(&edition) {
+            Ok(refused) => {
+                for hook in refused {
+                    self.return_to_last_good(&hook, &edition);
+                }
+            }
+            Err(message) => {
+                let pointer = String::new();
+                let source = format!("accepted generation {}", edition.generation);
+                self.refuse(&source, vec![DocumentError { pointer, message }]);
+            }
         }
     }
 
-    fn carry_on(&mut self, edition: &Edition) -> Result<(), String> {
+    /// Carries out an edition with the objects it was accepted with; gives the hooks of which
+    /// something was refused.
+    pub(super) fn carry_on(&mut self, edition: &Edition) -> Result<BTreeSet<HookId>, String> {
         let start = Instant::now();
         let document = self.accepted_document(edition)?;
         // Nothing is stored, so nothing can fail for want of space.
@@ -58,20 +69,17 @@ impl Engine {
             tracing::warn!(pointer = refusal.pointer, "refused: {}", refusal.message);
         }
         let mut next = self.state.state().clone();
-        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
+        next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
         let mut notes = plan.notes;
         notes.extend(self.remember(next));
         self.last =
             LastPlan { wanted, hooks: plan.hooks, refusals, notes, warnings: plan.warnings };
-        for hook in refused {
-            self.return_to_last_good(&hook, edition);
-        }
-        Ok(())
+        Ok(refused)
     }
 
     /// Where the document in force is refused and nothing of ours runs, what ran there last is
     /// better than nothing: the traffic of a host must not depend on when it was rebooted.
-    fn return_to_last_good(&mut self, hook: &HookId, current: &Edition) {
+    pub(super) fn return_to_last_good(&mut self, hook: &HookId, current: &Edition) {
         let Some(edition) = self.state.state().last_good(hook).cloned() else { return };
         if edition == *current {
             return;
@@ -95,10 +103,19 @@ impl Engine {
     /// Attaches what `edition` wants on `hook`, and touches nothing else; `false`: a chain of ours
     /// runs there already.
     fn attach_last_good(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
-        let mut observed = self.observe().map_err(|problem| problem.title)?;
-        if observed.hooks.get(hook).is_some_and(|observed| observed.live().is_some()) {
+        let observed = self.observe().map_err(|problem| problem.title)?;
+        let live = observed.hooks.get(hook).and_then(ObservedHook::live);
+        // An empty chain runs there because the hook was bypassed until now.
+        let empty = |record: &ChainRecord| record.spec.members.is_empty();
+        if live.is_some_and(|(_, chain)| !chain.record.as_ref().is_some_and(empty)) {
             return Ok(false);
         }
+        self.bring_back(hook, edition)
+    }
+
+    /// Makes `hook` run what `edition` wants there, and touches nothing else; `false`: it does.
+    pub(super) fn bring_back(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
+        let mut observed = self.observe().map_err(|problem| problem.title)?;
         let mut document = self.accepted_document(edition)?;
         document.interfaces.retain(|interface, _| *interface == hook.interface);
         let resolved = self
@@ -112,7 +129,7 @@ impl Engine {
         let (results, _) = self.carry_out(&plan, &resolved, Instant::now());
         match outcome::failures(&plan, &results).first() {
             Some(failure) => Err(failure.message.clone()),
-            None => Ok(true),
+            None => Ok(!plan.steps.is_empty()),
         }
     }
 

@@ -18,6 +18,7 @@ impl Engine {
     pub(super) fn check(&mut self, now: Instant) {
         self.check_due = now + self.check_interval;
         self.checks += 1;
+        self.catch_up();
         let state = self.state.state();
         let Some(edition) = state.current.clone().filter(|_| !state.drained) else { return };
         let blind = self.look(&edition, now).err();
@@ -60,7 +61,7 @@ impl Engine {
         }
         let wanted = hooks(&document);
         let mut next = self.state.state().clone();
-        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
+        next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
         self.last.take_over(wanted, plan, refusals);
         let note = self.remember(next);
         self.last.notes.extend(note);

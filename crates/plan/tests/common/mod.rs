@@ -24,6 +24,7 @@ pub(crate) struct Bench {
     pub(crate) facts: BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
     pub(crate) caps: Caps,
     pub(crate) options: Options,
+    pub(crate) bypassed: BTreeMap<HookId, String>,
 }
 
 impl Bench {
@@ -39,6 +40,7 @@ impl Bench {
                 cpus: 4,
             },
             options: Options::default(),
+            bypassed: BTreeMap::new(),
         };
         for name in names {
             bench.program(name, 1);
@@ -108,7 +110,8 @@ impl Bench {
     }
 
     pub(crate) fn plan(&self, document: &Document, host: &Simulator) -> Plan {
-        let wanted = Wanted { document, programs: &self.programs, facts: &self.facts };
+        let Self { programs, facts, bypassed, .. } = self;
+        let wanted = Wanted { document, programs, facts, bypassed };
         plan(&wanted, &host.observe(), &self.caps, self.options)
     }
 
