@@ -1,4 +1,5 @@
 mod drift;
+mod glass;
 mod kills;
 mod lifecycle;
 mod preflight;
