@@ -1,5 +1,7 @@
 //! Breaking the glass under traffic: bypass, rollback, confirmation; kills, and clients that go.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use super::{document, program, scene};
 use libbpf_rs::Link;
 use pointsman_netns::daemon::{Daemon, Host, binary};
