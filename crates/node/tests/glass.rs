@@ -363,6 +363,42 @@ fn a_return_leaves_nothing_unconfirmed_where_the_document_before_is_refused() {
 }
 
 #[test]
+fn what_came_through_a_gap_goes_through_one() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    let mut skb = document(2, &[("a", "u")]);
+    skb["interfaces"]["a"]["xdp"]["mode"] = json!("skb");
+    assert_eq!(node.apply_within(&skb, 10).unwrap().outcome, ApplyOutcome::Applied);
+    let mut native = document(3, &[("a", "b")]);
+    native["interfaces"]["a"]["xdp"]["mode"] = json!("native");
+    assert_eq!(node.confirm(None).unwrap().generation, 2);
+    assert_eq!(node.apply_within(&native, 10).unwrap().outcome, ApplyOutcome::Applied);
+    host.pass(10);
+    assert_eq!(node.status().generation, Some(2));
+    assert_eq!(host.running("a"), ["u"]);
+    // A bypass leaves the mode alone.
+    node.bypass("a", None).unwrap();
+    assert_eq!(node.status().hooks[0].mode, Some(pointsman_model::observed::AttachMode::Skb));
+}
+
+#[test]
+fn what_was_never_seen_to_run_is_not_good() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    node.bypass("a", None).unwrap();
+    node.apply(&document(2, &[("a", "u")])).unwrap();
+    let good = |node: &Node| {
+        let rows = node.generations().generations;
+        rows.iter().filter(|row| row.good).map(|row| row.generation).collect::<Vec<_>>()
+    };
+    assert_eq!(good(&node), [1]);
+    node.unbypass("a").unwrap();
+    assert_eq!(good(&node), [1, 2]);
+}
+
+#[test]
 fn a_deadline_holds_over_a_kill_and_a_reboot() {
     for (reboot, passed, back) in
         [(false, 59, false), (false, 60, true), (true, 59, false), (true, 60, true)]

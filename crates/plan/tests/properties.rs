@@ -84,8 +84,9 @@ proptest! {
             prop_assert!(pinned.iter().all(|load| after.programs.contains_key(load)));
         }
         let off = last.unbypassed();
-        for diff in off.plan(&world.host).hooks {
-            let visible = off.plan(&world.host).steps.into_iter().filter(Step::is_visible);
+        let Plan { steps, hooks, .. } = off.plan(&world.host);
+        for diff in hooks {
+            let visible = steps.iter().filter(|step| step.is_visible());
             let here = visible.filter(|step| step.hook() == Some(&diff.hook)).count();
             prop_assert!(here <= 1 || diff.change == HookChange::Reattach, "{:?}", diff);
         }

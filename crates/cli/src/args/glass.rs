@@ -24,6 +24,10 @@ pub(crate) struct RollbackArgs {
     /// before the one in force]
     #[arg(long, value_name = "GENERATION")]
     pub(crate) to: Option<u64>,
+
+    /// Allow steps between which a hook has no chain (needed to change `mode`).
+    #[arg(long)]
+    pub(crate) allow_gap: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -39,15 +39,22 @@ impl Client {
     pub(crate) async fn rollback(
         &self,
         generation: Option<u64>,
+        gap: bool,
     ) -> Result<RollbackReport, ClientError> {
-        self.call(ROLLBACK, &generation_query(generation), vec![], None).await
+        let mut query = format!("?allow_gap={gap}");
+        if let Some(generation) = generation {
+            let _ = write!(query, "&generation={generation}");
+        }
+        self.call(ROLLBACK, &query, vec![], None).await
     }
 
     pub(crate) async fn confirm(
         &self,
         generation: Option<u64>,
     ) -> Result<ConfirmReport, ClientError> {
-        self.call(CONFIRM, &generation_query(generation), vec![], None).await
+        let query =
+            generation.map_or(String::new(), |generation| format!("?generation={generation}"));
+        self.call(CONFIRM, &query, vec![], None).await
     }
 
     pub(crate) async fn generations(&self) -> Result<Generations, ClientError> {
@@ -68,10 +75,6 @@ impl Client {
         let timeout = self.answer_timeout + Duration::from_secs(wait_seconds);
         self.call(EVENTS, &query, vec![], Some(timeout)).await
     }
-}
-
-fn generation_query(generation: Option<u64>) -> String {
-    generation.map_or(String::new(), |generation| format!("?generation={generation}"))
 }
 
 /// A value as a query takes it (RFC 3986, section 2.1). An interface's name may have any character

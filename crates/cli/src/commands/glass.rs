@@ -21,7 +21,7 @@ pub(super) async fn rollback(
     output: &Output,
     args: &RollbackArgs,
 ) -> Result<Exit, CliError> {
-    let report = client.rollback(args.to).await?;
+    let report = client.rollback(args.to, args.allow_gap).await?;
     output.answer(&report, |report, look| render::glass::rollback(look, report))?;
     Ok(ended(report.report.refusals.is_empty()))
 }

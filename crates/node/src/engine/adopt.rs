@@ -26,7 +26,7 @@ impl Engine {
             tracing::warn!(generation = edition.generation, "the node is drained: nothing runs");
             return;
         }
-        match self.carry_on(&edition) {
+        match self.carry_on(&edition, Options::default()) {
             Ok(refused) => {
                 for hook in refused {
                     self.return_to_last_good(&hook, &edition);
@@ -42,7 +42,11 @@ impl Engine {
 
     /// Carries out an edition with the objects it was accepted with; gives the hooks of which
     /// something was refused.
-    pub(super) fn carry_on(&mut self, edition: &Edition) -> Result<BTreeSet<HookId>, String> {
+    pub(super) fn carry_on(
+        &mut self,
+        edition: &Edition,
+        options: Options,
+    ) -> Result<BTreeSet<HookId>, String> {
         let start = Instant::now();
         let document = self.accepted_document(edition)?;
         // Nothing is stored, so nothing can fail for want of space.
@@ -50,7 +54,7 @@ impl Engine {
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
         let mut observed = self.observe().map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
+        let plan = self.make_plan(&document, &resolved, &mut observed, options);
         self.cache.prune(&resolved, true);
         let (results, _) = self.carry_out(&plan, &resolved, start);
         let failures = outcome::failures(&plan, &results);
@@ -70,6 +74,7 @@ impl Engine {
         }
         let mut next = self.state.state().clone();
         next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
+        self.judge_good(&mut next, &wanted, &refusals);
         let mut notes = plan.notes;
         notes.extend(self.remember(next));
         self.last =
@@ -110,18 +115,23 @@ impl Engine {
         if live.is_some_and(|(_, chain)| !chain.record.as_ref().is_some_and(empty)) {
             return Ok(false);
         }
-        self.bring_back(hook, edition)
+        self.bring_back(hook, edition, Options::default())
     }
 
     /// Makes `hook` run what `edition` wants there, and touches nothing else; `false`: it does.
-    pub(super) fn bring_back(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
+    pub(super) fn bring_back(
+        &mut self,
+        hook: &HookId,
+        edition: &Edition,
+        options: Options,
+    ) -> Result<bool, String> {
         let mut observed = self.observe().map_err(|problem| problem.title)?;
         let mut document = self.accepted_document(edition)?;
         document.interfaces.retain(|interface, _| *interface == hook.interface);
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
+        let plan = self.make_plan(&document, &resolved, &mut observed, options);
         let plan = narrow(plan, |other| other == hook);
         if let Some(refusal) = plan.refusals.first() {
             return Err(refusal.message.clone());

@@ -66,9 +66,7 @@ impl Engine {
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
         let mut next = self.state.state().clone();
         next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
-        if refusals.is_empty() && next.unconfirmed.is_none() {
-            next.remember_good(self.keep);
-        }
+        self.judge_good(&mut next, &wanted, &refusals);
         let changed = next != *before || !plan.steps.is_empty();
         let mut notes = plan.notes.clone();
         notes.extend(self.remember(next));
@@ -91,6 +89,20 @@ impl Engine {
             visible_micros: micros(visible),
             total_micros: micros(total),
             unconfirmed: self.unconfirmed_status(),
+        }
+    }
+
+    /// Remembers the document in force as a good one if all of it runs and nothing is left to
+    /// confirm.
+    pub(super) fn judge_good(
+        &self,
+        next: &mut State,
+        wanted: &BTreeSet<HookId>,
+        refusals: &[Refusal],
+    ) {
+        let bypassed = wanted.iter().any(|hook| next.bypass(hook).is_some());
+        if refusals.is_empty() && next.unconfirmed.is_none() && !bypassed {
+            next.remember_good(self.keep);
         }
     }
 

@@ -127,10 +127,12 @@ impl Engine {
             Some(edition) if !state.drained => edition.clone(),
             _ => return self.carry_back_to_nothing(),
         };
-        for hook in self.carry_on(&edition)? {
+        // Who let the document come through a gap lets it go through one.
+        let options = Options { allow_gap: true };
+        for hook in self.carry_on(&edition, options)? {
             // It must not go on with what nobody confirmed.
             let brought = match self.state.state().last_good(&hook).cloned() {
-                Some(good) if good != edition => self.bring_back(&hook, &good),
+                Some(good) if good != edition => self.bring_back(&hook, &good, options),
                 Some(_) => continue,
                 None => self.take_off(&hook).map(|()| true),
             };

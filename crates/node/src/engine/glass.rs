@@ -147,6 +147,7 @@ impl Engine {
                 done.insert(hook.clone());
                 next.remember(&wanted, &done, &edition);
             }
+            self.judge_good(&mut next, &self.last.wanted, &self.last.refusals);
             self.remember(next);
         } else {
             self.return_to_last_good(hook, &edition);

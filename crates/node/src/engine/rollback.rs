@@ -19,6 +19,8 @@ use std::time::Instant;
 pub struct GenerationRequest {
     /// Which one; `None`: the one that suggests itself.
     pub generation: Option<u64>,
+    /// What is allowed on the way there.
+    pub options: Options,
     /// Who asks, where the socket tells.
     pub uid: Option<u32>,
     /// When the request arrived.
@@ -42,7 +44,7 @@ impl Engine {
         let document = self.accepted_document(&target).map_err(broken)?;
         let resolved = self.resolve(&document, Origin::Accepted(&target), false)?;
         let mut observed = self.observe()?;
-        let mut plan = self.make_plan(&document, &resolved, &mut observed, Options::default());
+        let mut plan = self.make_plan(&document, &resolved, &mut observed, request.options);
         self.cache.prune(&resolved, true);
         let (from, to) = (current.generation, target.generation);
         let note = |message| Note { hook: None, program: None, message };
@@ -127,9 +129,7 @@ impl Engine {
         }
         let mut next = state.clone();
         next.unconfirmed = None;
-        if self.last.refusals.is_empty() {
-            next.remember_good(self.keep);
-        }
+        self.judge_good(&mut next, &self.last.wanted, &self.last.refusals);
         // It must be on disk: else the next start would return after all.
         self.state.set(next).map_err(|error| {
             let title = format!(

@@ -11,6 +11,7 @@ use pointsman_model::glass::{
     BypassReport, ConfirmReport, EventPage, Generations, LONGEST_SECONDS, RollbackReport,
     SHORTEST_SECONDS,
 };
+use pointsman_plan::Options;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 use utoipa::IntoParams;
@@ -42,8 +43,20 @@ pub(super) struct BypassQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct GenerationQuery {
-    /// The generation; without it the one that suggests itself.
+    /// Confirm only if this generation waits.
     generation: Option<u64>,
+}
+
+/// Which generation, and what an operator allows on the way there.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RollbackQuery {
+    /// The generation; without it the newest good one before the one in force.
+    generation: Option<u64>,
+    /// Whether a hook may be without a chain for a moment where there is no other way.
+    #[serde(default)]
+    allow_gap: bool,
 }
 
 /// Which events.
@@ -86,7 +99,7 @@ pub(super) async fn bypass(
 }
 
 /// Returns to an earlier generation, with the objects it had.
-#[utoipa::path(post, path = "/v1/rollback", params(GenerationQuery), responses(
+#[utoipa::path(post, path = "/v1/rollback", params(RollbackQuery), responses(
     (status = 200, body = RollbackReport),
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 409, body = Problem, content_type = "application/problem+json"),
@@ -94,10 +107,13 @@ pub(super) async fn bypass(
 ))]
 pub(super) async fn rollback(
     State(engine): State<Handle>,
-    Extension(peer): Extension<Peer>,
-    query: Asked<GenerationQuery>,
+    Extension(Peer(uid)): Extension<Peer>,
+    query: Asked<RollbackQuery>,
 ) -> Result<Answer<RollbackReport>, Failure> {
-    let request = generation(peer, query)?;
+    let arrived = Instant::now();
+    let expected = "generation=NUMBER, allow_gap=true or allow_gap=false";
+    let RollbackQuery { generation, allow_gap } = understood(query, expected)?;
+    let request = GenerationRequest { generation, options: Options { allow_gap }, uid, arrived };
     Ok(Answer(engine.ask(|reply| Message::Rollback(request, reply)).await?))
 }
 
@@ -111,10 +127,12 @@ pub(super) async fn rollback(
 ))]
 pub(super) async fn confirm(
     State(engine): State<Handle>,
-    Extension(peer): Extension<Peer>,
+    Extension(Peer(uid)): Extension<Peer>,
     query: Asked<GenerationQuery>,
 ) -> Result<Answer<ConfirmReport>, Failure> {
-    let request = generation(peer, query)?;
+    let arrived = Instant::now();
+    let GenerationQuery { generation } = understood(query, "generation=NUMBER")?;
+    let request = GenerationRequest { generation, options: Options::default(), uid, arrived };
     Ok(Answer(engine.ask(|reply| Message::Confirm(request, reply)).await?))
 }
 
@@ -160,15 +178,6 @@ pub(super) async fn events(
         return Ok(Answer(page?));
     }
     Ok(Answer(ask(false).await?))
-}
-
-fn generation(
-    Peer(uid): Peer,
-    query: Asked<GenerationQuery>,
-) -> Result<GenerationRequest, Failure> {
-    let arrived = Instant::now();
-    let GenerationQuery { generation } = understood(query, "generation=NUMBER")?;
-    Ok(GenerationRequest { generation, uid, arrived })
 }
 
 /// A time after which something is undone.

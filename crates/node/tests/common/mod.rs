@@ -23,7 +23,7 @@ use pointsman_node::resolve::MAX_OBJECT;
 use pointsman_node::state::StateFile;
 use pointsman_node::store::Store;
 use pointsman_plan::simulator::{Runs, Simulator};
-use pointsman_plan::{Caps, Host as _};
+use pointsman_plan::{Caps, Host as _, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -259,7 +259,9 @@ impl Node {
         seconds: u64,
     ) -> Result<ApplyReport, Problem> {
         let confirm_within = Some(Duration::from_secs(seconds));
-        let request = Request { confirm_within, ..request(document.to_string().into_bytes()) };
+        let options = Options { allow_gap: true };
+        let request =
+            Request { confirm_within, options, ..request(document.to_string().into_bytes()) };
         self.ask(|reply| Message::Apply(request, reply))
     }
 
@@ -313,7 +315,12 @@ fn request(text: Vec<u8>) -> Request {
 }
 
 fn generation_request(generation: Option<u64>) -> GenerationRequest {
-    GenerationRequest { generation, uid: Some(0), arrived: Instant::now() }
+    GenerationRequest {
+        generation,
+        options: Options::default(),
+        uid: Some(0),
+        arrived: Instant::now(),
+    }
 }
 
 fn bypass_request(name: &str, length: Option<Duration>, off: bool) -> BypassRequest {
