@@ -1,9 +1,13 @@
 //! The command line as clap reads it. Help texts live here and nowhere else.
 
+mod glass;
+
 use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use glass::{BypassArgs, ConfirmArgs, EventsArgs, RollbackArgs};
 
 /// Where the node listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
@@ -27,7 +31,9 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
         pointsman plan node.json          what an apply would do\n  \
         pointsman apply node.json         do it\n  \
         pointsman status                  what runs, in which order\n  \
-        pointsman counters --watch        what it does to packets"
+        pointsman counters --watch        what it does to packets\n  \
+        pointsman bypass eth0 --for 10m   let every packet past the chain, now\n  \
+        pointsman rollback                return to the generation before"
 )]
 pub(crate) struct Args {
     /// The node's unix socket.
@@ -58,8 +64,9 @@ pub(crate) enum Verb {
     /// done. Exit code 3 if anything was refused.
     #[command(after_help = "Examples:\n  \
         pointsman apply node.json\n  \
+        pointsman apply --confirm-within 60s node.json && pointsman confirm\n  \
         jq '.generation += 1' node.json | pointsman apply -")]
-    Apply(DocumentArgs),
+    Apply(ApplyArgs),
 
     /// Show what applying a node document would do, and change nothing.
     ///
@@ -71,6 +78,43 @@ pub(crate) enum Verb {
         pointsman plan node.json\n  \
         pointsman plan --json node.json | jq '.steps[].step'")]
     Plan(DocumentArgs),
+
+    /// Keep what `apply --confirm-within` brought into force.
+    ///
+    /// Without it the host returns by itself, when the time is over, to what was in force before:
+    /// also if the node was killed or the host rebooted meanwhile.
+    #[command(after_help = "Examples:\n  \
+        pointsman confirm\n  \
+        pointsman confirm 42          only if it is generation 42 that waits")]
+    Confirm(ConfirmArgs),
+
+    /// Let every packet past the chain on an interface, or end that.
+    ///
+    /// One swap to an empty chain: nothing is detached, and maps and counters stay as they are.
+    /// It outlives restarts and reboots, until its time is over, `--off` or a drain.
+    #[command(after_help = "Examples:\n  \
+        pointsman bypass eth0 --for 10m\n  \
+        pointsman bypass eth0 --off")]
+    Bypass(BypassArgs),
+
+    /// Return to an earlier generation, with the objects it had.
+    ///
+    /// What was returned from does not come back by itself, only with `pointsman apply`; a document
+    /// of a newer generation is taken as ever. Exit code 3 if something was refused.
+    #[command(after_help = "Examples:\n  \
+        pointsman rollback\n  \
+        pointsman rollback --to 41")]
+    Rollback(RollbackArgs),
+
+    /// Show the generations that the node can return to, and what they take on disk.
+    Generations,
+
+    /// Show what happened: applies, refusals, bypasses, rollbacks, repairs.
+    #[command(after_help = "Examples:\n  \
+        pointsman events -n 100\n  \
+        pointsman events --follow\n  \
+        pointsman --json events --follow | jq -c 'select(.kind == \"drifted\")'")]
+    Events(EventsArgs),
 
     /// Show what runs: hooks, engines, modes, programs, verdicts, and what is not as it should be.
     Status,
@@ -119,6 +163,17 @@ pub(crate) enum Verb {
         /// The shell.
         shell: Shell,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) document: DocumentArgs,
+
+    /// Return by itself to what is in force now, unless `pointsman confirm` comes within this
+    /// time, such as 60s, 10m or 1h30m: from 1s to 24h.
+    #[arg(long, value_name = "TIME", value_parser = glass::seconds)]
+    pub(crate) confirm_within: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]

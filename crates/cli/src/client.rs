@@ -4,6 +4,7 @@
 //! something else of the operator.
 
 mod connect;
+mod glass;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +13,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem};
+use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
 use pointsman_model::plan::Plan;
 use pointsman_model::status::{Counters, Status};
 use serde::de::DeserializeOwned;
@@ -100,7 +101,7 @@ pub(crate) enum ClientError {
 
 /// What to add where a request that changes the host has no answer: it may have been done.
 fn unsure(request: &str) -> &'static str {
-    if matches!(request, APPLY | DRAIN) {
+    if matches!(request, APPLY | DRAIN) || glass::changes(request) {
         "; whether it was carried out is unknown (see pointsman status)"
     } else {
         ""
@@ -126,6 +127,12 @@ impl ClientError {
                 | Self::Missing { .. }
                 | Self::Refused { .. }
         )
+    }
+
+    /// Whether the same may be answered in a moment: the node ends, or serves too many.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::Problem { problem, .. } = self else { return false };
+        matches!(problem.kind, ProblemKind::Busy | ProblemKind::Internal)
     }
 
     /// Whether this process may not talk to the node.
@@ -188,8 +195,13 @@ impl Client {
         &self,
         document: Vec<u8>,
         gap: bool,
+        confirm_within: Option<u64>,
     ) -> Result<ApplyReport, ClientError> {
-        self.call(APPLY, allow_gap(gap), document, None).await
+        let query = match confirm_within {
+            None => allow_gap(gap).to_owned(),
+            Some(seconds) => format!("?allow_gap={gap}&confirm_within_seconds={seconds}"),
+        };
+        self.call(APPLY, &query, document, None).await
     }
 
     /// No timeout, as for [`Self::apply`].

@@ -94,6 +94,112 @@ fn apply_ends_with_a_code_for_done_and_refused() {
 }
 
 #[test]
+fn an_apply_that_wants_to_be_confirmed_says_how() {
+    let waiting = r#"{"generation":3,"until_unix_ms":60000,"remaining_ms":59999,"back_to":2}"#;
+    let answer = report("applied", "").replace(
+        r#""total_micros":800"#,
+        &format!(r#""total_micros":800,"unconfirmed":{waiting}"#),
+    );
+    let node = FakeNode::new(move |_| Served::ok(&answer));
+    let output = with_stdin(&node, &["apply", "--confirm-within", "1h30m", "-"], b"{}");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("  pointsman confirm 3\n"), "{output:?}");
+    let path = "PUT /v1/document?allow_gap=false&confirm_within_seconds=5400 HTTP/1.1\r\n";
+    assert!(node.requests()[0].starts_with(path), "{:?}", node.requests());
+    for bad in ["0", "25h", "soon"] {
+        let output = with_stdin(&node, &["apply", "--confirm-within", bad, "-"], b"{}");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
+
+#[test]
+fn breaking_the_glass_ends_with_a_code_for_done_refused_and_impossible() {
+    let bypass = |refusals: &str| {
+        format!(
+            r#"{{"hook":{{"interface":"eth0","kind":"xdp"}},"was_bypassed":false,"results":[],
+                "refusals":[{refusals}],"notes":[],"visible_micros":1,"total_micros":2}}"#
+        )
+    };
+    let rollback = |refusals: &str| {
+        let report = report("partly", refusals);
+        format!(r#"{{"from":3,"to":2,"report":{report}}}"#)
+    };
+    let confirm = r#"{"generation":3,"remaining_ms":1}"#.to_owned();
+    for (arguments, request, answer, code) in [
+        (
+            &["bypass", "eth0", "--for", "10m"][..],
+            "POST /v1/bypass?interface=eth0&for_seconds=600 ",
+            bypass(""),
+            0,
+        ),
+        (
+            &["bypass", "b/e&0", "--off"],
+            "POST /v1/bypass?interface=b%2Fe%260&off=true ",
+            bypass(REFUSAL),
+            3,
+        ),
+        (&["rollback"], "POST /v1/rollback?allow_gap=false ", rollback(""), 0),
+        (
+            &["rollback", "--to", "2", "--allow-gap"],
+            "POST /v1/rollback?allow_gap=true&generation=2 ",
+            rollback(REFUSAL),
+            3,
+        ),
+        (&["confirm", "3"], "POST /v1/confirm?generation=3 ", confirm, 0),
+    ] {
+        let node = FakeNode::new(move |_| Served::ok(&answer));
+        let output = run(&node, arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(node.requests()[0].starts_with(request), "{:?}", node.requests());
+    }
+    let problem = r#"{"kind":"conflict","status":409,"title":"nothing waits; kept are: 1, 2"}"#;
+    let node = FakeNode::new(move |_| Served::problem("409 Conflict", problem));
+    for arguments in [&["bypass", "eth0"][..], &["rollback"], &["confirm"]] {
+        let output = run(&node, arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(stderr(&output), "pointsman: nothing waits; kept are: 1, 2\n");
+    }
+    for arguments in [
+        &["bypass"][..],
+        &["bypass", "a b"],
+        &["bypass", "a", "--for", "0s"],
+        &["bypass", "a", "--for", "1m", "--off"],
+        &["rollback", "--to", "-1"],
+        &["events", "-n", "0"],
+    ] {
+        assert_eq!(run(&node, arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn who_follows_asks_for_what_comes_after_and_needs_no_polling() {
+    let event = |sequence: u32| {
+        format!(
+            r#"{{"events":[{{"sequence":{sequence},"at_unix_ms":1,"kind":"applied","message":"m"}}],
+                "last":{sequence}}}"#
+        )
+    };
+    let node = FakeNode::new(move |request| {
+        Served::ok(&event(if request.contains("after=7") { 9 } else { 7 }))
+    });
+    let mut command = command(node.socket(), &["--json", "events", "--follow", "-n", "1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for sequence in [7, 9] {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(line["sequence"], sequence);
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let requests = node.requests();
+    assert!(requests[0].starts_with("GET /v1/events?limit=1&wait_seconds=0 "), "{requests:?}");
+    let waits = "GET /v1/events?limit=1000&wait_seconds=25&after=7 ";
+    assert!(requests[1].starts_with(waits), "{requests:?}");
+}
+
+#[test]
 fn json_output_is_the_answer() {
     let node = FakeNode::new(|_| Served::ok(&report("partly", REFUSAL)));
     let output = with_stdin(&node, &["--json", "apply", "-"], b"{}");
@@ -197,7 +303,7 @@ fn drain_says_what_is_left() {
 #[test]
 fn drain_asks_on_a_terminal_and_takes_only_yes() {
     let status = r#"{"version":"0.1.0","pid":1,"uptime_seconds":1,"node":"edge-17","generation":1,
-        "drained":false,"checks":0,"document":"/d","refused_document":null,"hooks":[],"foreign":[],
+        "drained":false,"checks":1,"document":"/d","refused_document":null,"hooks":[],"foreign":[],
         "refusals":[],"notes":[]}"#;
     let node = FakeNode::new(move |request| match request.starts_with("POST") {
         true => Served::ok(DRAINED),

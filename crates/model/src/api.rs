@@ -1,6 +1,7 @@
 //! What travels over the node's socket beside documents, plans and status.
 
 use crate::document::DocumentError;
+use crate::glass::UnconfirmedStatus;
 use crate::plan::{Plan, Refusal};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,6 +34,10 @@ pub enum ProblemKind {
     BadRequest,
     /// There is no such resource.
     NotFound,
+    /// What is asked for does not go together with how the host stands.
+    Conflict,
+    /// Too many ask for the same at once.
+    Busy,
     /// The host could not store what it must.
     Storage,
     /// The daemon failed.
@@ -54,6 +59,9 @@ pub struct ApplyReport {
     pub visible_micros: u64,
     /// From the request's arrival to the end of the last step, in microseconds.
     pub total_micros: u64,
+    /// By when it must be confirmed, or the host returns by itself; `None`: it need not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<UnconfirmedStatus>,
 }
 
 /// How an apply ended.

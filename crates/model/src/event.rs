@@ -44,6 +44,20 @@ pub enum EventKind {
     Repaired,
     /// All that is ours was removed.
     Drained,
+    /// A hook's chain was replaced by an empty one, as an operator asked.
+    Bypassed,
+    /// An operator ended a bypass.
+    BypassEnded,
+    /// The time of a bypass was over.
+    BypassExpired,
+    /// An operator returned to an earlier generation.
+    RolledBack,
+    /// A document came into force and waits to be confirmed.
+    Unconfirmed,
+    /// A document was confirmed.
+    Confirmed,
+    /// Nobody confirmed a document in time: what was in force before is again.
+    Returned,
 }
 
 impl fmt::Display for EventKind {
@@ -57,6 +71,13 @@ impl fmt::Display for EventKind {
             Self::Drifted => "drifted",
             Self::Repaired => "repaired",
             Self::Drained => "drained",
+            Self::Bypassed => "bypassed",
+            Self::BypassEnded => "bypass ended",
+            Self::BypassExpired => "bypass expired",
+            Self::RolledBack => "rolled back",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Confirmed => "confirmed",
+            Self::Returned => "returned",
         })
     }
 }

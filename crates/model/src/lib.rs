@@ -8,9 +8,11 @@
 pub mod action;
 pub mod api;
 pub mod chain;
+pub mod deadline;
 pub mod document;
 pub mod event;
 pub mod facts;
+pub mod glass;
 pub mod ids;
 pub mod nic;
 pub mod observed;

@@ -2,6 +2,7 @@
 
 use crate::chain::{Form, Sequence};
 use crate::document::DocumentError;
+use crate::glass::{BypassStatus, UnconfirmedStatus};
 use crate::observed::{AttachMode, Attachment};
 use crate::plan::{Note, Refusal};
 use crate::preflight::Warning;
@@ -30,6 +31,9 @@ pub struct Status {
     /// How often the daemon has looked, since it started, whether all is as it left it.
     #[serde(default)]
     pub checks: u64,
+    /// The document in force as long as nobody has confirmed it, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<UnconfirmedStatus>,
     /// The document that is watched.
     pub document: String,
     /// The last document that was refused as a whole, if none was accepted since.
@@ -92,6 +96,9 @@ pub struct HookStatus {
     /// What somebody else changed here since the last apply, repaired or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStatus>,
+    /// That every packet passes because an operator bypassed the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<BypassStatus>,
 }
 
 /// What somebody else changed on a hook.
@@ -155,6 +162,8 @@ pub enum HookState {
     Pending,
     /// Somebody else changed what runs there; `drift` says what.
     Drifted,
+    /// An empty chain runs, because an operator bypassed the wanted one; `bypass` says until when.
+    Bypassed,
 }
 
 /// The one program that the kernel sees.

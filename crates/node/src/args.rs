@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::engine::CHECK_INTERVAL;
+use crate::engine::KEEP_GENERATIONS;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -29,6 +30,11 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = CHECK_INTERVAL.as_secs(),
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub check_interval: u64,
+    /// How many generations that were carried out whole are kept, with their objects, for
+    /// `pointsman rollback`: 1 to 100.
+    #[arg(long, value_name = "N", default_value_t = KEEP_GENERATIONS,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub keep_generations: u8,
     /// How log lines are written to stderr.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -86,7 +86,8 @@ pub fn run(
     let kernel = kernel(&args.bpffs)?;
     let document = args.document();
     let engine = Engine::open(kernel, &args.state_dir, &document)?
-        .checking_every(Duration::from_secs(args.check_interval));
+        .checking_every(Duration::from_secs(args.check_interval))
+        .keeping(usize::from(args.keep_generations));
     // Before the document is read for the first time, so that no change is missed in between.
     let watch = Watch::start(&document)?;
     let interfaces = Events::open()

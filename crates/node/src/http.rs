@@ -1,15 +1,17 @@
 //! The node's API: HTTP and JSON over a Unix socket.
 
+mod glass;
+
 use crate::engine::{Handle, Message, Reply, Request};
 use crate::problem;
 use crate::serve::{self, Limits};
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRef, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use http_body_util::LengthLimitError;
 use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
 use pointsman_model::document::MAX_BYTES;
@@ -92,6 +94,11 @@ fn router(engine: Handle, limits: Limits) -> Router {
         .route("/v1/plan", post(plan))
         .route("/v1/document", put(document))
         .route("/v1/drain", post(drain))
+        .route("/v1/bypass", post(glass::bypass))
+        .route("/v1/rollback", post(glass::rollback))
+        .route("/v1/confirm", post(glass::confirm))
+        .route("/v1/generations", get(glass::generations))
+        .route("/v1/events", get(glass::events))
         .route("/v1/doctor", get(doctor))
         .route("/v1/openapi.json", get(openapi))
         .fallback(not_found)
@@ -115,7 +122,19 @@ pub fn openapi_json() -> String {
         title = "Pointsman node",
         description = "What one host runs, and how to change it. Served on a Unix socket."
     ),
-    paths(status, counters, plan, document, drain, doctor)
+    paths(
+        status,
+        counters,
+        plan,
+        document,
+        drain,
+        glass::bypass,
+        glass::rollback,
+        glass::confirm,
+        glass::generations,
+        glass::events,
+        doctor
+    )
 )]
 struct Api;
 
@@ -127,6 +146,23 @@ struct Allow {
     /// Whether a hook may be without a chain for a moment where there is no other way.
     allow_gap: bool,
 }
+
+/// What an operator allows, and wants to confirm afterwards.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ApplyQuery {
+    /// Whether a hook may be without a chain for a moment where there is no other way.
+    allow_gap: bool,
+    /// Return by itself to what was in force before, unless `POST /v1/confirm` comes within this
+    /// time: from 1 second to a day.
+    confirm_within_seconds: Option<u64>,
+}
+
+/// Who is at the other end of a connection: the user id (SO_PEERCRED, unix(7)), where the kernel
+/// tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) Option<u32>);
 
 /// How the node stands.
 #[utoipa::path(get, path = "/v1/status", responses(
@@ -162,11 +198,18 @@ async fn plan(
     allow: Result<Query<Allow>, QueryRejection>,
     body: Body,
 ) -> Result<Answer<Plan>, Failure> {
-    ask(node, allow, body, Message::Plan).await
+    let Allow { allow_gap } = understood(allow, "allow_gap=true or allow_gap=false")?;
+    ask(
+        node,
+        |text| Request { options: Options { allow_gap }, ..Request::new(text) },
+        body,
+        Message::Plan,
+    )
+    .await
 }
 
 /// Applies a document.
-#[utoipa::path(put, path = "/v1/document", params(Allow),
+#[utoipa::path(put, path = "/v1/document", params(ApplyQuery),
     request_body(content = String, content_type = "application/json",
         description = "A node document; `pointsman schema` prints its JSON Schema."),
     responses(
@@ -179,10 +222,18 @@ async fn plan(
 ))]
 async fn document(
     State(node): State<Node>,
-    allow: Result<Query<Allow>, QueryRejection>,
+    Extension(Peer(uid)): Extension<Peer>,
+    query: Result<Query<ApplyQuery>, QueryRejection>,
     body: Body,
 ) -> Result<Answer<ApplyReport>, Failure> {
-    ask(node, allow, body, Message::Apply).await
+    let expected = "allow_gap=true or allow_gap=false, and confirm_within_seconds=SECONDS";
+    let ApplyQuery { allow_gap, confirm_within_seconds } = understood(query, expected)?;
+    let within =
+        confirm_within_seconds.map(|seconds| glass::bounded("confirm_within_seconds", seconds));
+    let confirm_within = within.transpose()?;
+    let options = Options { allow_gap };
+    let request = |text| Request { options, uid, confirm_within, ..Request::new(text) };
+    ask(node, request, body, Message::Apply).await
 }
 
 /// Removes all that is ours from the host. A restart does not attach it again; applying a
@@ -218,22 +269,25 @@ async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failu
     Failure(problem::plain(ProblemKind::BadRequest, 405, title))
 }
 
+/// A request's query, or what was `expected` of it.
+fn understood<T>(query: Result<Query<T>, QueryRejection>, expected: &str) -> Result<T, Failure> {
+    let Query(query) = query.map_err(|rejection| {
+        let title =
+            format!("the query is not understood: {}; expected {expected}", rejection.body_text());
+        Failure(problem::plain(ProblemKind::BadRequest, 400, title))
+    })?;
+    Ok(query)
+}
+
 /// Reads a request's document and asks the engine about it. Time counts from here: the head of the
 /// request has just arrived.
 async fn ask<T: Send + 'static>(
     node: Node,
-    allow: Result<Query<Allow>, QueryRejection>,
+    request: impl FnOnce(Vec<u8>) -> Request,
     body: Body,
     message: fn(Request, Reply<T>) -> Message,
 ) -> Result<Answer<T>, Failure> {
     let arrived = Instant::now();
-    let Query(allow) = allow.map_err(|rejection| {
-        let title = format!(
-            "the query is not understood: {}; expected allow_gap=true or allow_gap=false",
-            rejection.body_text()
-        );
-        Failure(problem::plain(ProblemKind::BadRequest, 400, title))
-    })?;
     let Node { engine, documents: Documents { room, patience } } = node;
     let place = room.acquire_owned().await.map_err(|_| problem::engine_gone())?;
     let text = tokio::time::timeout(patience, read_body(body)).await.map_err(|_| {
@@ -241,8 +295,7 @@ async fn ask<T: Send + 'static>(
             format!("the document did not arrive within {} s; send it again", patience.as_secs());
         Failure(problem::plain(ProblemKind::BadRequest, 408, title))
     })??;
-    let request =
-        Request { text: text.into(), options: Options { allow_gap: allow.allow_gap }, arrived };
+    let request = Request { arrived, ..request(text.into()) };
     // On a task of its own: the engine has the document until it answers, and so its place is
     // taken, also if the client went away and this future with it.
     let answer = tokio::spawn(async move {

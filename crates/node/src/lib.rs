@@ -4,13 +4,18 @@
 //! * [`http`] (over [`serve`]) and [`watch`]: the socket and the watched document, on threads of
 //!   their own, which only send messages. [`daemon`] starts and ends all of it.
 //! * [`host`]: the kernel as the engine sees it; [`kernel`]: the one of this host.
-//! * [`store`], [`state`], [`disk`], [`lock`]: what is kept on disk, whole or not at all.
+//! * [`store`], [`state`], [`disk`], [`lock`]: what is kept on disk, whole or not at all;
+//!   [`history`]: what of it is there to return to. [`events`]: what happened, for people.
+//! * [`clock`]: the clocks that deadlines go by.
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod clock;
 pub mod daemon;
 pub mod disk;
 pub mod engine;
+pub mod events;
+pub mod history;
 pub mod host;
 pub mod http;
 pub mod kernel;

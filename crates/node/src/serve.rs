@@ -1,7 +1,8 @@
 //! Connections on the node's socket, so that no client can keep the others from being served: how
 //! many there are is bounded, and so is the time for which each may wait for its client.
 
-use axum::Router;
+use crate::http::Peer;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -69,8 +70,10 @@ pub(crate) async fn serve(
             _ = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => {
+                    let peer = Peer(stream.peer_cred().ok().map(|peer| peer.uid()));
+                    let router = router.clone().layer(Extension(peer));
                     let stream = Patient { stream, patience: limits.answer, stalled: None };
-                    connections.spawn(connection(stream, router.clone(), limits, stopped.clone()));
+                    connections.spawn(connection(stream, router, limits, stopped.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");

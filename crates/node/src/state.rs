@@ -5,15 +5,20 @@
 //! the only way back to what ran before.
 
 use crate::disk::{self, CreateAside, Disk, StorageError, failed};
+use crate::history::{Bypass, Good, Unconfirmed};
 use crate::store::{ReadError, Store};
 use pointsman_model::{HookId, NodeName, ProgramName, Sha256};
+use pointsman_plan::Mark;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The format this version writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// The oldest format it reads. What later ones added is empty then.
+const OLDEST_FORMAT: u32 = 1;
 
 /// The largest state file that is read, in bytes: thousands of hooks.
 const MAX_STATE: usize = 64 << 20;
@@ -33,6 +38,21 @@ pub struct State {
     /// Objects that were copied into the store from documents and their paths. Only these are
     /// ever removed again.
     pub copied: BTreeSet<Sha256>,
+    /// When the document in force came into force, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub current_since_unix_ms: u64,
+    /// The editions that were carried out whole, in the order in which they came into force.
+    #[serde(default)]
+    pub good: Vec<Good>,
+    /// What somebody returned from and that must not come back by itself.
+    #[serde(default)]
+    pub left: Vec<Mark>,
+    /// That the document in force waits to be confirmed.
+    #[serde(default)]
+    pub unconfirmed: Option<Unconfirmed>,
+    /// The hooks that an operator bypassed.
+    #[serde(default)]
+    pub bypassed: Vec<Bypass>,
 }
 
 /// One document with the objects it was resolved to.
@@ -76,6 +96,8 @@ pub struct StateFile {
     disk: Disk,
     documents: Store,
     state: State,
+    /// Whether the disk did not take what is remembered here.
+    behind: bool,
 }
 
 /// The state cannot be used.
@@ -116,7 +138,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(failed("read", &path)(error).into()),
         };
-        Ok(Self { path, disk: Disk::default(), documents, state })
+        Ok(Self { path, disk: Disk::default(), documents, state, behind: false })
     }
 
     /// The state with its files created by `create`, so that a test can fill the disk.
@@ -147,14 +169,44 @@ impl StateFile {
     /// [`StorageError`]: then what is remembered is as before, on disk and here.
     pub fn set(&mut self, mut next: State) -> Result<(), StorageError> {
         next.format = FORMAT;
-        if next == self.state {
+        if next == self.state && !self.behind {
             return Ok(());
         }
         let text = serde_json::to_vec_pretty(&next)
             .expect("invariant: the state has string keys and no floats");
         self.disk.replace(&self.path, &text)?;
         self.state = next;
+        self.behind = false;
         Ok(())
+    }
+
+    /// Remembers `next`, for as long as the daemon lives also where the disk does not take it: an
+    /// operator who breaks the glass on a host with a full disk must get what he asks for.
+    ///
+    /// # Errors
+    /// [`StorageError`]: then the disk has what was remembered before, until something is
+    /// remembered that it takes, or [`Self::catch_up`] succeeds.
+    pub fn force(&mut self, next: State) -> Result<(), StorageError> {
+        let result = self.set(next.clone());
+        if result.is_err() {
+            self.state = State { format: FORMAT, ..next };
+            self.behind = true;
+        }
+        result
+    }
+
+    /// Writes what the disk did not take earlier.
+    ///
+    /// # Errors
+    /// [`StorageError`]: it still does not.
+    pub fn catch_up(&mut self) -> Result<(), StorageError> {
+        self.set(self.state.clone())
+    }
+
+    /// The bytes on disk of a document's text; 0: it is not there.
+    #[must_use]
+    pub fn document_bytes(&self, hash: &Sha256) -> u64 {
+        self.documents.size(hash)
     }
 
     /// Remembers that `object` is about to be copied into the store. First this, then the copy:
@@ -234,10 +286,8 @@ impl State {
 
     /// The documents and objects that some edition refers to.
     fn needed(&self) -> (BTreeSet<Sha256>, BTreeSet<Sha256>) {
-        let editions =
-            || self.current.iter().chain(self.last_good.iter().map(|good| &good.edition));
-        let documents = editions().map(|edition| edition.document).collect();
-        let objects = editions().flat_map(|e| e.objects.values()).map(|o| o.sha256).collect();
+        let documents = self.editions().map(|edition| edition.document).collect();
+        let objects = self.editions().flat_map(|e| e.objects.values()).map(|o| o.sha256).collect();
         (documents, objects)
     }
 }
@@ -248,8 +298,10 @@ fn parse(bytes: &[u8]) -> Result<State, String> {
         format: u32,
     }
     let Format { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if format != FORMAT {
-        return Err(format!("it has format {format}, and this version reads format {FORMAT}"));
+    if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
+        return Err(format!(
+            "it has format {format}, and this version reads formats {OLDEST_FORMAT} to {FORMAT}"
+        ));
     }
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
@@ -316,7 +368,7 @@ mod tests {
     #[test]
     fn a_foreign_or_newer_state_is_not_taken_for_none() {
         let directory = tempfile::tempdir().unwrap();
-        for bad in ["", "{}", r#"{"format": 2}"#, r#"{"format": 1, "surprise": 1}"#] {
+        for bad in ["", "{}", r#"{"format": 3}"#, r#"{"format": 1, "surprise": 1}"#] {
             fs::write(directory.path().join("accepted.json"), bad).unwrap();
             let error = StateFile::open(directory.path()).unwrap_err();
             assert!(matches!(error, StateError::Unusable { .. }), "{bad}: {error}");

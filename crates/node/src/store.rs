@@ -74,6 +74,12 @@ impl Store {
         fs::symlink_metadata(self.path(hash)).is_ok_and(|metadata| metadata.is_file())
     }
 
+    /// How many bytes `hash` has on disk; 0: it is not there.
+    #[must_use]
+    pub fn size(&self, hash: &Sha256) -> u64 {
+        fs::symlink_metadata(self.path(hash)).map_or(0, |metadata| metadata.len())
+    }
+
     /// Keeps `bytes` under `hash`, which the caller computed from them.
     ///
     /// # Errors
@@ -137,6 +143,12 @@ pub fn read_regular(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     read_open(&mut file, limit)
+}
+
+/// Reads a file of at most `limit` bytes whose length the file system does not tell, such as one
+/// in /proc.
+pub(crate) fn read_virtual(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    read_open(&mut File::open(path)?, limit)
 }
 
 /// Reads an open file as [`read_regular`] does.

@@ -47,9 +47,9 @@ fn a_recompiled_object_is_an_upgrade_when_it_is_applied_again_and_not_at_a_start
     assert_eq!(entry(&node), "first");
     assert_eq!(node.apply(&wanted).unwrap().outcome, ApplyOutcome::Applied);
     assert_eq!(entry(&node), "second");
-    // The first object is needed by nobody any more.
+    // The first object is kept for a rollback.
     let objects = fs::read_dir(host.path("state/objects")).unwrap().count();
-    assert_eq!(objects, 1);
+    assert_eq!(objects, 2);
     // A file that became unusable keeps what runs.
     fs::write(&path, "garbage").unwrap();
     assert_eq!(node.apply(&wanted).unwrap().outcome, ApplyOutcome::Refused);

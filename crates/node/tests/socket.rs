@@ -6,6 +6,8 @@ mod common;
 
 use common::{TestHost, document};
 use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
+use pointsman_model::event::EventKind;
+use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations, RollbackReport};
 use pointsman_model::plan::Plan;
 use pointsman_model::status::{Counters, Status};
 use pointsman_node::engine::Handle;
@@ -150,6 +152,136 @@ fn what_is_wrong_with_a_request_is_a_problem_and_the_next_one_is_answered() {
     broken.shutdown(Shutdown::Both).unwrap();
     let status: Status = send(&socket, "GET", "/v1/status", b"").json();
     assert_eq!(status.generation, None);
+    server.stop();
+    assert!(node.stop());
+}
+
+#[test]
+fn breaking_the_glass_over_the_socket() {
+    let host = TestHost::new();
+    let node = host.start();
+    let server = Server::start(&host, node.handle.clone());
+    let socket = server.socket.clone();
+    for generation in [1, 2] {
+        let text = document(generation, &[("a", "cu"), ("blue/a", "c")]).to_string();
+        let path = "/v1/document?confirm_within_seconds=60&allow_gap=false";
+        let report: ApplyReport = send(&socket, "PUT", path, text.as_bytes()).json();
+        assert_eq!(report.unconfirmed.unwrap().generation, generation);
+        let path = format!("/v1/confirm?generation={generation}");
+        let confirmed: ConfirmReport = send(&socket, "POST", &path, b"").json();
+        assert!(confirmed.remaining_ms.is_some_and(|left| left > 0 && left <= 60_000));
+    }
+    let path = "/v1/bypass?interface=a&for_seconds=600";
+    let report: BypassReport = send(&socket, "POST", path, b"").json();
+    let uid = rustix::process::getuid().as_raw();
+    assert_eq!(report.bypass.unwrap().uid, Some(uid), "the kernel says who asks");
+    assert!(host.running("a").is_empty());
+    let report: BypassReport = send(&socket, "POST", "/v1/bypass?interface=a&off=true", b"").json();
+    assert!(report.bypass.is_none() && report.was_bypassed);
+    let path = "/v1/bypass?interface=blue%2Fa";
+    let report: BypassReport = send(&socket, "POST", path, b"").json();
+    assert_eq!(report.hook, common::hook("blue/a"));
+    let report: RollbackReport =
+        send(&socket, "POST", "/v1/rollback?generation=1&allow_gap=true", b"").json();
+    assert_eq!((report.from, report.to), (2, 1));
+    let generations: Generations = send(&socket, "GET", "/v1/generations", b"").json();
+    assert_eq!(generations.generations.len(), 2);
+
+    for (method, path, status, kind, says) in [
+        ("POST", "/v1/bypass", 400, ProblemKind::BadRequest, "interface=NAME"),
+        ("POST", "/v1/bypass?interface=", 400, ProblemKind::BadRequest, "interface"),
+        ("POST", "/v1/bypass?interface=a%20b", 400, ProblemKind::BadRequest, "interface"),
+        ("POST", "/v1/bypass?interface=z", 404, ProblemKind::NotFound, "one on: a, blue/a"),
+        (
+            "POST",
+            "/v1/bypass?interface=a&for_seconds=0",
+            400,
+            ProblemKind::BadRequest,
+            "1 to 86400",
+        ),
+        (
+            "POST",
+            "/v1/bypass?interface=a&for_seconds=18446744073709551615",
+            400,
+            ProblemKind::BadRequest,
+            "1 to 86400",
+        ),
+        ("POST", "/v1/bypass?interface=a&for_seconds=-1", 400, ProblemKind::BadRequest, "SECONDS"),
+        (
+            "POST",
+            "/v1/bypass?interface=a&for_seconds=9&off=true",
+            400,
+            ProblemKind::BadRequest,
+            "do not go together",
+        ),
+        ("POST", "/v1/rollback?to=1", 400, ProblemKind::BadRequest, "generation=NUMBER"),
+        ("POST", "/v1/rollback?generation=9", 409, ProblemKind::Conflict, "kept are: 2"),
+        ("POST", "/v1/rollback", 409, ProblemKind::Conflict, "no good generation before 1"),
+        ("POST", "/v1/confirm", 409, ProblemKind::Conflict, "generation 1 is in force"),
+        ("GET", "/v1/events?limit=0", 400, ProblemKind::BadRequest, "1 to 1000"),
+        ("GET", "/v1/events?limit=1001", 400, ProblemKind::BadRequest, "1 to 1000"),
+        ("GET", "/v1/events?wait_seconds=61", 400, ProblemKind::BadRequest, "0 to 60"),
+        (
+            "PUT",
+            "/v1/document?confirm_within_seconds=86401",
+            400,
+            ProblemKind::BadRequest,
+            "1 to 86400",
+        ),
+    ] {
+        let problem = send(&socket, method, path, b"").problem(status, kind);
+        assert!(problem.title.contains(says), "{path}: {}", problem.title);
+    }
+    server.stop();
+    assert!(node.stop());
+}
+
+#[test]
+fn who_waits_for_events_is_answered_when_one_happens_and_holds_nobody_up() {
+    let host = TestHost::new();
+    let node = host.start();
+    let server = Server::start(&host, node.handle.clone());
+    let socket = server.socket.clone();
+    let page: EventPage = send(&socket, "GET", "/v1/events", b"").json();
+    let last = page.last;
+    assert_eq!((page.events.len(), page.events[0].kind), (1, EventKind::Started));
+    // Nothing happens for a second.
+    let path = format!("/v1/events?after={last}&wait_seconds=1");
+    let page: EventPage = send(&socket, "GET", &path, b"").json();
+    assert_eq!((page.events.len(), page.last), (0, last));
+
+    let path = format!("/v1/events?after={last}&wait_seconds=60");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n");
+    let wait = || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    // More than may wait; who is one too many is told, whichever that is.
+    let waiting: Vec<_> = (0..40).map(|_| wait()).collect();
+    let waits = |mut stream: UnixStream| {
+        let mut whole = String::new();
+        stream.read_to_string(&mut whole).unwrap();
+        whole
+    };
+    let (told, heard) = (std::sync::mpsc::channel(), waiting.len());
+    for stream in waiting {
+        let told = told.0.clone();
+        std::thread::spawn(move || told.send(waits(stream)));
+    }
+    let next = || told.1.recv_timeout(Duration::from_secs(20)).unwrap();
+    let refused: Vec<_> = (0..heard - 32).map(|_| next()).collect();
+    assert!(refused.iter().all(|answer| answer.starts_with("HTTP/1.1 503 ")), "{refused:?}");
+    // They take no place of a document's.
+    let text = document(1, &[("a", "cu")]).to_string();
+    assert_eq!(send(&socket, "PUT", "/v1/document", text.as_bytes()).status, 200);
+    for _ in 0..32 {
+        let answer = next();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let at = answer.find("\r\n\r\n").unwrap();
+        let page: EventPage = serde_json::from_str(&answer[at..]).unwrap();
+        assert_eq!(page.events[0].kind, EventKind::Applied);
+    }
     server.stop();
     assert!(node.stop());
 }

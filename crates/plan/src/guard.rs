@@ -2,6 +2,7 @@
 
 use pointsman_model::document::DocumentError;
 use pointsman_model::{Document, NodeName, Sha256};
+use serde::{Deserialize, Serialize};
 
 /// The document in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,22 +15,42 @@ pub struct Current<'a> {
     pub digest: &'a Sha256,
     /// Whether the node was drained since it was accepted.
     pub drained: bool,
+    /// What somebody returned from and that must not come back by itself. None of it is older
+    /// than the document in force.
+    pub left: &'a [Mark],
+}
+
+/// One document among those of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// Its generation.
+    pub generation: u64,
+    /// The hash of its bytes.
+    pub digest: Sha256,
 }
 
 /// Decides whether `new` may take the place of `current`. `programs_running` is how many programs
-/// run in our chains, over all hooks.
+/// run in our chains, over all hooks. `asked`: an operator asks for this very document, and it was
+/// not merely found where documents are laid down.
+///
+/// After a rollback the highest generation that was ever in force still counts: what was returned
+/// from comes back only when it is asked for, and anything else must be newer than all of it.
 ///
 /// # Errors
 /// The document is for another node, older than the one in force, different with the same
-/// generation, or suddenly empty. After a drain the same generation may come with other contents.
+/// generation, returned from, or suddenly empty. After a drain the same generation may come with
+/// other contents.
 pub fn guard(
     current: Option<&Current<'_>>,
     new: &Document,
     new_digest: &Sha256,
     programs_running: usize,
+    asked: bool,
 ) -> Result<(), DocumentError> {
     if let Some(current) = current {
         check_node(current, new)?;
+        check_left(current, new, new_digest, asked)?;
         check_generation(current, new, new_digest)?;
     }
     if programs_running > 0 && new.is_empty() && !new.allow_empty {
@@ -45,6 +66,19 @@ pub fn guard(
     Ok(())
 }
 
+/// What must not come back by itself after a node has gone to `to`, for which it left `from`;
+/// without `from`, `to` was applied.
+///
+/// Only what is at least as new as `to` can come back: the rest is older than what is in force.
+#[must_use]
+pub fn left_behind(left: &[Mark], from: Option<Mark>, to: Mark) -> Vec<Mark> {
+    let mut behind: Vec<Mark> = left.iter().copied().chain(from).collect();
+    behind.retain(|mark| mark.generation >= to.generation && mark.digest != to.digest);
+    behind.sort_unstable_by_key(|mark| (mark.generation, mark.digest));
+    behind.dedup();
+    behind
+}
+
 fn check_node(current: &Current<'_>, new: &Document) -> Result<(), DocumentError> {
     let (expected, found) = (current.node, &new.node);
     if expected == found {
@@ -58,6 +92,48 @@ fn check_node(current: &Current<'_>, new: &Document) -> Result<(), DocumentError
              with an empty state directory",
             expected.as_str(),
             found.as_str()
+        ),
+    ))
+}
+
+fn check_left(
+    current: &Current<'_>,
+    new: &Document,
+    new_digest: &Sha256,
+    asked: bool,
+) -> Result<(), DocumentError> {
+    let Some(highest) = current.left.iter().map(|mark| mark.generation).max() else {
+        return Ok(());
+    };
+    let highest = highest.max(current.generation);
+    if new.generation > highest || current.digest == new_digest {
+        return Ok(());
+    }
+    let (in_force, found) = (current.generation, new.generation);
+    let next = highest.saturating_add(1);
+    if current.left.iter().any(|mark| mark.digest == *new_digest) {
+        if asked {
+            return Ok(());
+        }
+        return Err(error(
+            "/generation",
+            format!(
+                "generation {found} was returned from, and generation {in_force} is in force: it \
+                 comes back only with `pointsman apply FILE`; a document of generation {next} or \
+                 higher is taken as ever"
+            ),
+        ));
+    }
+    // After a drain the highest generation may come with other contents, as it always could.
+    if current.drained && found == highest {
+        return Ok(());
+    }
+    Err(error(
+        "/generation",
+        format!(
+            "expected at least {next}, found {found}: generation {in_force} is in force because \
+             somebody returned from generation {highest}; `pointsman generations` lists what \
+             the node can return to"
         ),
     ))
 }
@@ -97,6 +173,8 @@ fn error(pointer: &str, message: String) -> DocumentError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn document(text: &str) -> (Document, Sha256) {
         let document = Document::parse(text.as_bytes()).unwrap();
@@ -112,6 +190,14 @@ mod tests {
     const CHAIN: &str = r#", "programs": {"count": {"builtin": "counting-pass"}},
         "interfaces": {"eth0": {"xdp": {"chain": [{"program": "count"}]}}}"#;
 
+    fn standing<'a>(
+        (document, digest): (&'a Document, &'a Sha256),
+        drained: bool,
+        left: &'a [Mark],
+    ) -> Current<'a> {
+        Current { node: &document.node, generation: document.generation, digest, drained, left }
+    }
+
     /// Guards the change from one edition to another while `running` programs run.
     fn change(
         (old, old_digest): &(Document, Sha256),
@@ -119,9 +205,8 @@ mod tests {
         drained: bool,
         running: usize,
     ) -> Result<(), String> {
-        let current =
-            Current { node: &old.node, generation: old.generation, digest: old_digest, drained };
-        guard(Some(&current), new, new_digest, running).map_err(|error| error.to_string())
+        let current = standing((old, old_digest), drained, &[]);
+        guard(Some(&current), new, new_digest, running, true).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -150,8 +235,8 @@ mod tests {
         assert_eq!(change(&old, &edition(2, r#", "allow_empty": true"#), false, 3), Ok(()));
         // Without a document in force too: pins may have been adopted.
         let (document, digest) = &empty;
-        assert!(guard(None, document, digest, 1).is_err());
-        assert_eq!(guard(None, document, digest, 0), Ok(()));
+        assert!(guard(None, document, digest, 1, true).is_err());
+        assert_eq!(guard(None, document, digest, 0, true), Ok(()));
         // A chain without programs empties the host as well.
         let emptied = edition(2, r#", "interfaces": {"eth0": {"xdp": {"chain": []}}}"#);
         assert!(change(&old, &emptied, false, 3).is_err());
@@ -164,5 +249,78 @@ mod tests {
             document(r#"{"schema": "pointsman.node/v1", "node": "edge-18", "generation": 2}"#);
         insta::assert_snapshot!(change(&old, &other, false, 1).unwrap_err(), @r#"/node: expected "edge-17", as in the document in force, found "edge-18": this document is for another host; to give this host another name, drain it, stop pointsman-node and start it with an empty state directory"#);
         assert!(change(&old, &other, true, 0).is_err());
+    }
+
+    #[test]
+    fn what_was_returned_from_comes_back_only_when_asked_for() {
+        let (old, bad) = (edition(41, CHAIN), edition(42, CHAIN));
+        let left = [Mark { generation: 42, digest: bad.1 }];
+        let current = standing((&old.0, &old.1), false, &left);
+        let judge = |(new, digest): &(Document, Sha256), asked| {
+            guard(Some(&current), new, digest, 1, asked).map_err(|error| error.to_string())
+        };
+        assert_eq!(judge(&bad, true), Ok(()));
+        insta::assert_snapshot!(judge(&bad, false).unwrap_err(), @"/generation: generation 42 was returned from, and generation 41 is in force: it comes back only with `pointsman apply FILE`; a document of generation 43 or higher is taken as ever");
+        let other = edition(42, &format!("{CHAIN} "));
+        insta::assert_snapshot!(judge(&other, true).unwrap_err(), @"/generation: expected at least 43, found 42: generation 41 is in force because somebody returned from generation 42; `pointsman generations` lists what the node can return to");
+        assert_eq!(judge(&other, false), judge(&other, true));
+        assert_eq!(judge(&old, false), Ok(()));
+        assert_eq!(judge(&edition(43, CHAIN), false), Ok(()));
+        assert!(judge(&edition(40, CHAIN), true).is_err());
+    }
+
+    proptest! {
+        /// Over any history of applies and rollbacks: what comes by itself is never a document
+        /// that was in force before and is not now, and a newer one is always taken.
+        #[test]
+        fn nothing_older_ever_comes_back_by_itself(
+            history in vec((any::<bool>(), 0..4u64, 0..3usize), 0..12),
+            drained: bool,
+        ) {
+            let text = |generation: u64, variant: usize| {
+                edition(generation, &format!("{CHAIN}{}", " ".repeat(variant)))
+            };
+            let mut accepted = vec![text(5, 0)];
+            let mut now = 0;
+            let mut left: Vec<Mark> = Vec::new();
+            let mark = |(document, digest): &(Document, Sha256)| Mark {
+                generation: document.generation,
+                digest: *digest,
+            };
+            let highest = |all: &[(Document, Sha256)]| {
+                all.iter().map(|(document, _)| document.generation).max().unwrap()
+            };
+            for (back, step, variant) in history {
+                let current = &accepted[now];
+                if back {
+                    let target = usize::try_from(step).unwrap() % (now + 1);
+                    left = left_behind(&left, Some(mark(current)), mark(&accepted[target]));
+                    now = target;
+                    continue;
+                }
+                let new = text(current.0.generation + step, variant);
+                let standing = standing((&current.0, &current.1), false, &left);
+                for asked in [false, true] {
+                    if guard(Some(&standing), &new.0, &new.1, 1, asked).is_err() {
+                        continue;
+                    }
+                    let known = accepted.iter().position(|(_, digest)| *digest == new.1);
+                    prop_assert!(asked || known.is_none_or(|at| at == now), "came back");
+                    let fresh = new.0.generation > highest(&accepted);
+                    prop_assert!(fresh || known.is_some(), "a generation with two contents");
+                    left = left_behind(&left, None, mark(&new));
+                    prop_assert!(!fresh || left.is_empty());
+                    now = known.unwrap_or(accepted.len());
+                    if known.is_none() {
+                        accepted.push(new.clone());
+                    }
+                    break;
+                }
+            }
+            let (current, digest) = &accepted[now];
+            let standing = standing((current, digest), drained, &left);
+            let newer = text(highest(&accepted) + 1, 0);
+            prop_assert_eq!(guard(Some(&standing), &newer.0, &newer.1, 1, false), Ok(()));
+        }
     }
 }

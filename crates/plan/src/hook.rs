@@ -99,7 +99,7 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
 }
 
 /// The engine and the reason for it.
-fn engine(engine: Engine, caps: &Caps) -> String {
+pub(crate) fn engine(engine: Engine, caps: &Caps) -> String {
     match (engine, &caps.freplace) {
         (Engine::Fused, _) => "fused (as the document says)".to_owned(),
         (Engine::Auto, Ok(())) => {
@@ -109,7 +109,7 @@ fn engine(engine: Engine, caps: &Caps) -> String {
     }
 }
 
-fn accept(
+pub(crate) fn accept(
     hook: &HookId,
     standing: Standing<'_>,
     chain: Chain,
@@ -174,7 +174,7 @@ fn accept(
 }
 
 /// A hook that is refused or pending stays exactly as it is, leftovers included.
-fn keep(
+pub(crate) fn keep(
     hook: &HookId,
     xdp: &XdpSpec,
     standing: Standing<'_>,
@@ -219,7 +219,7 @@ fn kept(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> Option<BTreeSet<
     Some(kept)
 }
 
-fn members(spec: &ChainSpec) -> impl Iterator<Item = Load> {
+pub(crate) fn members(spec: &ChainSpec) -> impl Iterator<Item = Load> {
     spec.members.iter().map(|member| (member.program.clone(), member.fingerprint.clone()))
 }
 

@@ -11,9 +11,12 @@
 //! * A plan warns of what will not work or cost packets; [`examine`] does so for any interface.
 //! * [`drain`] plans the removal of all that is ours.
 //! * [`relevant`] is what of a host a plan depends on.
+//! * A hook that an operator bypassed ([`Wanted::bypassed`]) gets an empty chain, and its programs
+//!   keep their maps.
 //! * [`guard`] keeps an accepted document from being replaced by an older or an emptied one.
 #![forbid(unsafe_code)]
 
+mod bypass;
 mod catalog;
 mod chain;
 mod drift;
@@ -34,7 +37,7 @@ mod wanted;
 
 pub use drift::{Pace, Settled, drift};
 pub use execution::{Host, carry_out};
-pub use guard::{Current, guard};
+pub use guard::{Current, Mark, guard, left_behind};
 pub use narrow::narrow;
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;

@@ -1,5 +1,6 @@
 //! A whole plan, put together from its hooks.
 
+use crate::bypass::bypass;
 use crate::catalog::{Catalog, Load, used};
 use crate::follow::follow;
 use crate::hook::{Context, HookPlan, remove, want};
@@ -33,11 +34,14 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
     let hooks: BTreeSet<&HookId> = chains.keys().chain(observed.hooks.keys()).collect();
     let hooks: Vec<HookPlan> = hooks
         .into_iter()
-        .map(|hook| match chains.get(hook) {
-            Some(xdp) => want(hook, xdp, &context),
-            None => remove(hook, observed),
+        .map(|hook| match (chains.get(hook), wanted.bypassed.get(hook)) {
+            (Some(xdp), None) => want(hook, xdp, &context),
+            (Some(xdp), Some(how_long)) => bypass(hook, xdp, how_long, &context),
+            (None, _) => remove(hook, observed),
         })
         .collect();
+    // What a bypassed hook ran and will run again must find its maps as they were.
+    let bypassed = chains.keys().any(|hook| wanted.bypassed.contains_key(hook));
 
     // Maps are filled for what runs afterwards; a refused or pending hook gets nothing new.
     let stays = |diff: &HookDiff| matches!(diff.change, HookChange::Refused | HookChange::Pending);
@@ -57,15 +61,17 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
     let runs = |name: &ProgramName| running.iter().any(|(other, _)| other == name);
     let waiting = waiting.map(|entry| &entry.program).filter(|name| !runs(name)).collect();
     let (warnings, budgets) = preflight(&hooks, &catalog, observed, caps);
-    let plan = assemble(document.generation, steps, notes, hooks, &waiting, observed);
+    let releases = if bypassed { (Vec::new(), None) } else { release(&hooks, &waiting, observed) };
+    let plan = assemble(document.generation, steps, notes, hooks, releases);
     Plan { warnings, budgets, ..plan }
 }
 
 /// Plans the removal of all that is ours. What is not ours is not looked at.
 #[must_use]
 pub fn drain(observed: &Observed) -> Plan {
-    let hooks = observed.hooks.keys().map(|hook| remove(hook, observed)).collect();
-    assemble(0, Vec::new(), Vec::new(), hooks, &BTreeSet::new(), observed)
+    let hooks: Vec<_> = observed.hooks.keys().map(|hook| remove(hook, observed)).collect();
+    let releases = release(&hooks, &BTreeSet::new(), observed);
+    assemble(0, Vec::new(), Vec::new(), hooks, releases)
 }
 
 fn assemble(
@@ -73,11 +79,9 @@ fn assemble(
     steps: Vec<Step>,
     notes: Vec<Note>,
     mut hooks: Vec<HookPlan>,
-    waiting: &BTreeSet<&ProgramName>,
-    observed: &Observed,
+    (releases, kept): (Vec<Step>, Option<Note>),
 ) -> Plan {
     let mut plan = Plan { generation, steps, notes, ..Plan::default() };
-    let (releases, kept) = release(&hooks, waiting, observed);
     for hook in &mut hooks {
         plan.steps.extend(hook.pin.take().map(Step::PinLink));
         plan.steps.extend(hook.build.take().map(Step::BuildChain));

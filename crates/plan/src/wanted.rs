@@ -3,7 +3,7 @@
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::plan::ResolvedProgram;
-use pointsman_model::{Document, Fingerprint, ProgramName};
+use pointsman_model::{Document, Fingerprint, HookId, ProgramName};
 use std::collections::BTreeMap;
 
 /// What an operator wants, with objects found and programs inspected.
@@ -15,6 +15,9 @@ pub struct Wanted<'a> {
     pub programs: &'a BTreeMap<ProgramName, Result<ResolvedProgram, ProgramProblem>>,
     /// What inspecting each resolved program found, by [`ResolvedProgram::fingerprint`].
     pub facts: &'a BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
+    /// The hooks that an operator bypassed, and for how long, in words: they run an empty chain.
+    /// Those that the document does not want count for nothing.
+    pub bypassed: &'a BTreeMap<HookId, String>,
 }
 
 /// What this host's kernel can do, probed once.

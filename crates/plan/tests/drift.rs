@@ -164,7 +164,12 @@ fn what_link_and_interface_say_must_agree() {
     let plan_with = |change: fn(&mut ObservedInterface)| {
         let mut observed = host.observe();
         observed.interfaces.values_mut().for_each(change);
-        let wanted = Wanted { document: &document, programs: &bench.programs, facts: &bench.facts };
+        let wanted = Wanted {
+            document: &document,
+            programs: &bench.programs,
+            facts: &bench.facts,
+            bypassed: &bench.bypassed,
+        };
         pointsman_plan::plan(&wanted, &observed, &bench.caps, bench.options)
     };
     // The link's program was replaced behind our back.

@@ -14,7 +14,7 @@ use pointsman_plan::{Host, carry_out, drain, relevant};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use world::{Event, Wish, events, wish};
+use world::{Event, Wish, bypassing, events, wish};
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
@@ -64,6 +64,52 @@ proptest! {
         let whole = last.plan_for(&observed);
         let relevant = relevant(observed, &last.wanted());
         prop_assert_eq!(last.plan_for(&relevant), whole);
+    }
+
+    /// A bypass takes every packet past the programs and takes no maps away, whatever is applied
+    /// meanwhile; its end is one swap per hook, to where the host would be without it.
+    #[test]
+    fn a_bypass_ends_where_the_host_would_be_without_it(
+        history in events(), last in bypassing(),
+    ) {
+        let mut world = World::default();
+        history.iter().for_each(|event| world.happen(event));
+        world.settle_lost_maps();
+        let mut without = world.clone();
+        without.apply(&last.unbypassed(), None);
+        let pinned: Vec<_> = world.host.observe().programs.into_keys().collect();
+        let plan = last.plan(&world.host);
+        world.apply(&last, None);
+        world.check_converged(&last);
+        let bypassed: Vec<_> =
+            plan.hooks.iter().filter(|diff| last.is_bypassed(&diff.hook)).collect();
+        let after = world.host.observe();
+        for diff in bypassed.iter().filter(|diff| diff.after.is_some()) {
+            if stays(diff) {
+                continue;
+            }
+            match world.host.runs(&place(&world.host, &diff.hook)) {
+                Runs::Chain(spec, _) => prop_assert!(spec.members.is_empty(), "{}", diff.hook),
+                other => prop_assert!(false, "{} runs {:?}", diff.hook, other),
+            }
+            prop_assert!(pinned.iter().all(|load| after.programs.contains_key(load)));
+        }
+        let off = last.unbypassed();
+        let Plan { steps, hooks, .. } = off.plan(&world.host);
+        for diff in hooks {
+            let visible = steps.iter().filter(|step| step.is_visible());
+            let here = visible.filter(|step| step.hook() == Some(&diff.hook)).count();
+            prop_assert!(here <= 1 || diff.change == HookChange::Reattach, "{:?}", diff);
+        }
+        world.apply(&off, None);
+        world.check_converged(&off);
+        for diff in off.plan(&world.host).hooks {
+            // A chain that is refused is as it was before: an empty one stays here.
+            if !stays(&diff) {
+                let runs = |world: &World| state(&world.host, &place(&world.host, &diff.hook));
+                prop_assert_eq!(runs(&world), runs(&without), "{}", diff.hook);
+            }
+        }
     }
 
     /// Equal input, equal plan; and a plan survives being stored.
@@ -261,7 +307,7 @@ impl World {
                 }
             }
         }
-        if !plan.hooks.iter().any(stays) {
+        if !plan.hooks.iter().any(|diff| stays(diff) || wish.is_bypassed(&diff.hook)) {
             let pinned: BTreeSet<_> = observed.programs.keys().cloned().collect();
             assert_eq!(pinned, used, "nothing is pinned that no chain uses");
         }

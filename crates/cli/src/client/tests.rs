@@ -1,7 +1,6 @@
 //! The client against a real listener that speaks canned HTTP.
 
 use super::*;
-use pointsman_model::api::ProblemKind;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::thread::JoinHandle;
@@ -90,7 +89,7 @@ fn a_problem_keeps_its_parts() {
     let problem = r#"{"kind":"invalid_document","status":422,"title":"not valid",
         "errors":[{"pointer":"/node","message":"expected a string"}]}"#;
     let node = answering(answer("422 Unprocessable", "application/problem+json", problem));
-    match run(node.client().apply(vec![], false)) {
+    match run(node.client().apply(vec![], false, None)) {
         Err(ClientError::Problem { problem, .. }) => {
             assert_eq!(problem.kind, ProblemKind::InvalidDocument);
             assert_eq!(problem.errors[0].to_string(), "/node: expected a string");
@@ -136,7 +135,7 @@ fn a_connection_closed_early_says_whether_the_host_may_have_changed() {
         let error = run(answering(text.into()).client().status()).unwrap_err();
         assert!(matches!(error, ClientError::Closed { .. }), "{text:?}: {error:?}");
         assert!(!error.to_string().contains("unknown"), "{error}");
-        let error = run(answering(text.into()).client().apply(vec![], false)).unwrap_err();
+        let error = run(answering(text.into()).client().apply(vec![], false, None)).unwrap_err();
         assert!(error.to_string().contains("is unknown"), "{error}");
     }
 }
@@ -152,7 +151,7 @@ fn an_answer_given_before_the_whole_document_was_read_is_heard() {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
     });
-    let error = run(node.client().apply(vec![b' '; 4 << 20], false)).unwrap_err();
+    let error = run(node.client().apply(vec![b' '; 4 << 20], false, None)).unwrap_err();
     assert!(matches!(error, ClientError::Problem { .. }), "{error:?}");
 }
 

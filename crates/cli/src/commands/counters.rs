@@ -57,7 +57,7 @@ async fn watch(client: &Client, output: &Output, args: &CountersArgs) -> Result<
 }
 
 /// Says once that the node is away. Standard error may be closed: then nobody wants to know.
-fn interrupted(error: &ClientError) {
+pub(super) fn interrupted(error: &ClientError) {
     let text = printable(&error.to_string());
     let _ = writeln!(std::io::stderr().lock(), "pointsman: {text}; the watch waits for it");
 }

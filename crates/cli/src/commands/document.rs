@@ -1,6 +1,6 @@
 //! `apply` and `plan`: what the node makes of a document.
 
-use crate::args::DocumentArgs;
+use crate::args::{ApplyArgs, DocumentArgs};
 use crate::client::Client;
 use crate::error::{CliError, Exit};
 use crate::input;
@@ -19,9 +19,10 @@ fn read(args: &DocumentArgs) -> Result<Vec<u8>, CliError> {
 pub(super) async fn apply(
     client: &Client,
     output: &Output,
-    args: &DocumentArgs,
+    args: &ApplyArgs,
 ) -> Result<Exit, CliError> {
-    let report = client.apply(read(args)?, args.allow_gap).await?;
+    let ApplyArgs { document, confirm_within } = args;
+    let report = client.apply(read(document)?, document.allow_gap, *confirm_within).await?;
     output.answer(&report, |report, look| render::apply::apply(look, report))?;
     let refused = match report.outcome {
         ApplyOutcome::Partly | ApplyOutcome::Refused => true,

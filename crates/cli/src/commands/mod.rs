@@ -4,6 +4,8 @@ mod counters;
 mod doctor;
 mod document;
 mod drain;
+mod events;
+mod glass;
 mod inspect;
 
 use crate::args::{Args, Verb};
@@ -21,6 +23,11 @@ pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
     match verb {
         Verb::Apply(args) => wait(document::apply(&client, &output, &args)),
         Verb::Plan(args) => wait(document::plan(&client, &output, &args)),
+        Verb::Confirm(args) => wait(glass::confirm(&client, &output, &args)),
+        Verb::Bypass(args) => wait(glass::bypass(&client, &output, &args)),
+        Verb::Rollback(args) => wait(glass::rollback(&client, &output, &args)),
+        Verb::Generations => wait(glass::generations(&client, &output)),
+        Verb::Events(args) => wait(events::events(&client, &output, &args)),
         Verb::Status => wait(status(&client, &output)),
         Verb::Counters(args) => wait(counters::counters(&client, &output, &args)),
         Verb::Inspect(args) => inspect::inspect(&output, &args),

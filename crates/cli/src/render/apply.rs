@@ -19,6 +19,7 @@ pub(crate) fn apply(look: Look, report: &ApplyReport) -> String {
         refusals: refused,
         visible_micros,
         total_micros,
+        unconfirmed,
     } = report;
     let (tone, how) = match outcome {
         ApplyOutcome::Unchanged => (Tone::Good, "unchanged, nothing had to be done"),
@@ -47,6 +48,9 @@ pub(crate) fn apply(look: Look, report: &ApplyReport) -> String {
         }
         false => format!("\ndone after {total}\n"),
     };
+    if let Some(waiting) = unconfirmed {
+        text += &separated(super::glass::unconfirmed(look, waiting));
+    }
     text
 }
 
@@ -112,6 +116,7 @@ mod tests {
             refusals: vec![],
             visible_micros: 12_345,
             total_micros: 15_000,
+            unconfirmed: None,
         }
     }
 
@@ -190,6 +195,7 @@ mod tests {
             refusals: vec![],
             visible_micros: 0,
             total_micros: 900,
+            unconfirmed: None,
         };
         insta::assert_snapshot!(apply(PLAIN, &report), @"
         generation 42: unchanged, nothing had to be done

@@ -9,6 +9,8 @@ pub(crate) mod counters;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod drain;
+pub(crate) mod events;
+pub(crate) mod glass;
 pub(crate) mod inspect;
 pub(crate) mod plan;
 pub(crate) mod preflight;

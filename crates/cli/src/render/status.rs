@@ -23,6 +23,7 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
         generation,
         drained,
         checks: _,
+        unconfirmed,
         document,
         refused_document,
         hooks,
@@ -42,9 +43,17 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
         text += "  ";
         text += &look.paint(Tone::Warn, "drained: waits for a document to be applied");
     }
+    let bypassed = hooks.iter().filter(|hook| hook.bypass.is_some()).count();
+    if bypassed > 0 {
+        text += "  ";
+        text += &look.paint(Tone::Bad, &format!("{} BYPASSED", count(bypassed, "hook")));
+    }
     let up = uptime(*uptime_seconds);
     let _ =
         write!(text, "\nwatches {document}\npointsman-node {version}, process {pid}, up {up}\n");
+    if let Some(waiting) = unconfirmed {
+        text += &separated(super::glass::unconfirmed(look, waiting));
+    }
     if let Some(refused) = refused_document {
         text += &separated(refused_whole(look, refused));
     }
@@ -87,6 +96,7 @@ fn hook(look: Look, status: &HookStatus) -> String {
         refusals: refused,
         pending,
         drift,
+        bypass,
     } = status;
     let (tone, state) = match state {
         HookState::Running => (Tone::Good, "running"),
@@ -94,6 +104,7 @@ fn hook(look: Look, status: &HookStatus) -> String {
         HookState::Absent => (Tone::Bad, "absent: nothing of ours runs"),
         HookState::Pending => (Tone::Warn, "pending: attached when its interface appears"),
         HookState::Drifted => (Tone::Bad, "drifted: somebody else changed it"),
+        HookState::Bypassed => (Tone::Bad, "BYPASSED: every packet passes"),
     };
     let mut text = look.paint(Tone::Heading, &hook.to_string());
     text += "  ";
@@ -115,6 +126,9 @@ fn hook(look: Look, status: &HookStatus) -> String {
         None => text += "  the interface is not there",
     }
     text.push('\n');
+    if let Some(bypass) = bypass {
+        let _ = writeln!(text, "  bypass  {}", super::glass::bypassed(bypass));
+    }
     if let Some(pending) = pending {
         let _ = writeln!(text, "  waits   {pending}");
     }
@@ -238,6 +252,7 @@ pub(crate) mod tests {
     use crate::render::samples::{self, COLOUR, PLAIN, drops_and_passes, member};
     use pointsman_model::chain::Form;
     use pointsman_model::document::DocumentError;
+    use pointsman_model::glass::{BypassStatus, UnconfirmedStatus};
     use pointsman_model::observed::{AttachMode, Attachment};
     use pointsman_model::plan::Note;
     use pointsman_model::preflight::Severity;
@@ -276,6 +291,7 @@ pub(crate) mod tests {
             generation: Some(42),
             drained: false,
             checks: 7,
+            unconfirmed: None,
             document: "/var/lib/pointsman/node.json".into(),
             refused_document: None,
             hooks: vec![HookStatus {
@@ -303,6 +319,7 @@ pub(crate) mod tests {
                 refusals: vec![],
                 pending: None,
                 drift: None,
+                bypass: None,
             }],
             foreign: vec![],
             refusals: vec![],
@@ -390,6 +407,7 @@ pub(crate) mod tests {
             refusals: vec![samples::foreign_program()],
             pending: None,
             drift: None,
+            bypass: None,
         });
         status.foreign.push(ForeignProgram {
             interface: samples::interface("eth5"),
@@ -455,6 +473,34 @@ pub(crate) mod tests {
 
         no hook is wanted, none is ours
         ");
+    }
+
+    #[test]
+    fn a_bypassed_hook_and_an_unconfirmed_generation_are_loud() {
+        let mut status = status();
+        status.hooks[0].state = HookState::Bypassed;
+        status.hooks[0].members.clear();
+        status.hooks[0].bypass = Some(BypassStatus {
+            since_unix_ms: 1_735_689_600_000,
+            until_unix_ms: None,
+            remaining_ms: None,
+            uid: None,
+        });
+        status.unconfirmed = Some(UnconfirmedStatus {
+            generation: 42,
+            until_unix_ms: 1_735_689_660_000,
+            remaining_ms: 59_000,
+            back_to: Some(41),
+        });
+        let text = super::status(PLAIN, &status);
+        for line in [
+            "edge-17  generation 42  1 hook BYPASSED\n",
+            "UNCONFIRMED: generation 42 goes at 2025-01-01 00:01:00.000 UTC (59 s left)",
+            "eth0/xdp  BYPASSED: every packet passes  native",
+            "  bypass  since 2025-01-01 00:00:00.000 UTC, until it is ended\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

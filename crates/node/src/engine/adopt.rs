@@ -5,6 +5,7 @@ use super::{Engine, LastPlan, outcome};
 use crate::host::Scope;
 use crate::resolve::Origin;
 use crate::state::Edition;
+use pointsman_model::chain::ChainRecord;
 use pointsman_model::document::DocumentError;
 use pointsman_model::observed::ObservedHook;
 use pointsman_model::plan::HookChange;
@@ -26,14 +27,23 @@ impl Engine {
             tracing::warn!(generation = edition.generation, "the node is drained: nothing runs");
             return;
         }
-        if let Err(message) = self.carry_on(&edition) {
-            let pointer = String::new();
-            let source = format!("accepted generation {}", edition.generation);
-            self.refuse(&source, vec![DocumentError { pointer, message }]);
+        match self.carry_on(&edition, Options::default()) {
+            Ok(_) => self.return_to_last_good(&edition),
+            Err(message) => {
+                let pointer = String::new();
+                let source = format!("accepted generation {}", edition.generation);
+                self.refuse(&source, vec![DocumentError { pointer, message }]);
+            }
         }
     }
 
-    fn carry_on(&mut self, edition: &Edition) -> Result<(), String> {
+    /// Carries out an edition with the objects it was accepted with; gives the hooks of which
+    /// something was refused.
+    pub(super) fn carry_on(
+        &mut self,
+        edition: &Edition,
+        options: Options,
+    ) -> Result<BTreeSet<HookId>, String> {
         let start = Instant::now();
         let document = self.accepted_document(edition)?;
         // Nothing is stored, so nothing can fail for want of space.
@@ -42,11 +52,12 @@ impl Engine {
             .map_err(|problem| problem.title)?;
         let scope = Scope::of(&document);
         let observed = self.observe(&scope).map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        let plan = self.make_plan(&document, &resolved, &observed, options);
         self.cache.prune(&resolved, true);
         let (results, _) = self.carry_out(&plan, &resolved, start);
         let failures = outcome::failures(&plan, &results);
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
+        let refused = refusals.iter().filter_map(|refusal| refusal.hook.clone()).collect();
         let wanted = hooks(&document);
         tracing::info!(
             generation = edition.generation,
@@ -60,14 +71,14 @@ impl Engine {
             tracing::warn!(pointer = refusal.pointer, "refused: {}", refusal.message);
         }
         let mut next = self.state.state().clone();
-        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
+        next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
+        self.judge_good(&mut next, &wanted, &refusals);
         let mut notes = plan.notes;
         notes.extend(self.remember(next));
         let warnings = plan.warnings;
         self.last = LastPlan { scope, wanted, hooks: plan.hooks, refusals, notes, warnings };
         self.tell_pending(&BTreeSet::new());
-        self.return_to_last_good(edition);
-        Ok(())
+        Ok(refused)
     }
 
     /// Does so for every hook that is refused.
@@ -80,7 +91,7 @@ impl Engine {
 
     /// Where the document in force is refused and nothing of ours runs, what ran there last is
     /// better than nothing: the traffic of a host must not depend on when it was rebooted.
-    fn return_one(&mut self, hook: &HookId, current: &Edition) {
+    pub(super) fn return_one(&mut self, hook: &HookId, current: &Edition) {
         let Some(edition) = self.state.state().last_good(hook).cloned() else { return };
         if edition == *current {
             return;
@@ -104,16 +115,32 @@ impl Engine {
     /// Attaches what `edition` wants on `hook`, and touches nothing else; `false`: a chain of ours
     /// runs there already, or its interface is not there.
     fn attach_last_good(&mut self, hook: &HookId, edition: &Edition) -> Result<bool, String> {
+        let observed = self.observe(&Scope::default()).map_err(|problem| problem.title)?;
+        let pins = observed.hooks.get(hook).filter(|pins| runs(pins));
+        let live = pins.and_then(ObservedHook::live);
+        // An empty chain runs there because the hook was bypassed until now.
+        let empty = |record: &ChainRecord| record.spec.members.is_empty();
+        if live.is_some_and(|(_, chain)| !chain.record.as_ref().is_some_and(empty)) {
+            return Ok(false);
+        }
+        self.bring_back(hook, edition, Options::default())
+    }
+
+    /// Makes `hook` run what `edition` wants there, and touches nothing else; `false`: its
+    /// interface is not there.
+    pub(super) fn bring_back(
+        &mut self,
+        hook: &HookId,
+        edition: &Edition,
+        options: Options,
+    ) -> Result<bool, String> {
         let mut document = self.accepted_document(edition)?;
         document.interfaces.retain(|interface, _| *interface == hook.interface);
         let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
-        if observed.hooks.get(hook).is_some_and(runs) {
-            return Ok(false);
-        }
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
+        let plan = self.make_plan(&document, &resolved, &observed, options);
         let plan = narrow(plan, |other| other == hook);
         if let Some(refusal) = plan.refusals.first() {
             return Err(refusal.message.clone());
@@ -124,7 +151,7 @@ impl Engine {
         let (results, _) = self.carry_out(&plan, &resolved, Instant::now());
         match outcome::failures(&plan, &results).first() {
             Some(failure) => Err(failure.message.clone()),
-            None => Ok(true),
+            None => Ok(!plan.steps.is_empty()),
         }
     }
 

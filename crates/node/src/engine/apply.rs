@@ -10,11 +10,12 @@ use crate::state::{Edition, State};
 use pointsman_model::api::{
     ApplyReport, DrainReport, Problem, ProblemKind, StepOutcome, StepResult,
 };
+use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
-use pointsman_model::plan::{HookChange, Note, Plan, Step};
+use pointsman_model::plan::{HookChange, Note, Plan, Refusal, Step};
 use pointsman_model::{Document, HookId, Sha256};
 use pointsman_plan::{self as plan, Host, Options, Wanted};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A document on its way, with all that was found out before anything changes.
@@ -37,32 +38,45 @@ impl Engine {
     pub(super) fn apply(&mut self, request: &Request) -> Result<ApplyReport, Problem> {
         let prepared = self.prepare(request, true)?;
         let before = self.state.state().clone();
+        let mut notes = self.window_notes(request, &prepared.digest);
         let edition = self.accept(request, &prepared)?;
-        let Prepared { document, resolved, plan, .. } = prepared;
+        let Prepared { document, resolved, mut plan, .. } = prepared;
         self.cache.prune(&resolved, true);
         self.refused = None;
+        self.ignored = None;
+        plan.notes.append(&mut notes);
+        Ok(self.enter(&edition, &document, &resolved, plan, &before, request.arrived))
+    }
 
-        let (results, visible) = self.carry_out(&plan, &resolved, request.arrived);
-        let total = request.arrived.elapsed();
+    /// Carries out the plan of an edition that is in force by now, and remembers what came of it.
+    pub(super) fn enter(
+        &mut self,
+        edition: &Edition,
+        document: &Document,
+        resolved: &Resolved,
+        plan: Plan,
+        before: &State,
+        arrived: Instant,
+    ) -> ApplyReport {
+        let (results, visible) = self.carry_out(&plan, resolved, arrived);
+        let total = arrived.elapsed();
 
-        let wanted = hooks(&document);
+        let wanted = hooks(document);
         let failures = outcome::failures(&plan, &results);
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
         let mut next = self.state.state().clone();
-        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), &edition);
-        let changed = next != before || !plan.steps.is_empty();
+        next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
+        self.judge_good(&mut next, &wanted, &refusals);
+        let changed = next != *before || !plan.steps.is_empty();
         let mut notes = plan.notes.clone();
         notes.extend(self.remember(next));
         if changed {
             self.collect();
         }
-        self.drifts.forget();
-        self.returned.clear();
-        self.seen = None;
-        self.schedule.acted(Instant::now());
+        self.settle_anew();
         let waited = self.last.waiting();
         self.last = LastPlan {
-            scope: Scope::of(&document),
+            scope: Scope::of(document),
             wanted: wanted.clone(),
             hooks: plan.hooks.clone(),
             refusals: refusals.clone(),
@@ -70,14 +84,41 @@ impl Engine {
             warnings: plan.warnings.clone(),
         };
         self.tell_pending(&waited);
-        Ok(ApplyReport {
+        ApplyReport {
             outcome: outcome::outcome(&wanted, &plan, &results, &refusals),
             plan: Plan { notes, ..plan },
             results,
             refusals,
             visible_micros: micros(visible),
             total_micros: micros(total),
-        })
+            unconfirmed: self.unconfirmed_status(),
+        }
+    }
+
+    /// Remembers the document in force as a good one if all of it runs and nothing is left to
+    /// confirm.
+    pub(super) fn judge_good(
+        &self,
+        next: &mut State,
+        wanted: &BTreeSet<HookId>,
+        refusals: &[Refusal],
+    ) {
+        let bypassed = wanted.iter().any(|hook| next.bypass(hook).is_some());
+        if refusals.is_empty() && next.unconfirmed.is_none() && !bypassed {
+            next.remember_good(self.keep);
+        }
+    }
+
+    /// The hooks that run what the document wants. A bypassed one does not.
+    pub(super) fn done(
+        &self,
+        wanted: &BTreeSet<HookId>,
+        plan: &Plan,
+        refusals: &[Refusal],
+    ) -> BTreeSet<HookId> {
+        let mut done = outcome::done(wanted, plan, refusals);
+        done.retain(|hook| self.state.state().bypass(hook).is_none());
+        done
     }
 
     /// Removes all that is ours.
@@ -86,8 +127,9 @@ impl Engine {
         let mut failures = Vec::new();
         // First, so that a start after a crash does not attach again. An operator who breaks the
         // glass on a host with a full disk must get what he asked for all the same.
-        let next = State { drained: true, last_good: Vec::new(), ..self.state.state().clone() };
-        if let Err(error) = self.state.set(next) {
+        let mut next = self.state.state().clone();
+        next.drain();
+        if let Err(error) = self.state.force(next) {
             failures.push(format!(
                 "the next start will attach the chains again: it could not be recorded that the \
                  node is drained: {error}"
@@ -103,6 +145,11 @@ impl Engine {
         for failure in &failures {
             tracing::error!("drain: {failure}");
         }
+        let message = match failures.len() {
+            0 => "all that is ours was removed".to_owned(),
+            n => format!("{n} things could not be removed or recorded"),
+        };
+        self.event(EventKind::Drained, None, &message);
         Ok(DrainReport { results, failures })
     }
 
@@ -112,7 +159,7 @@ impl Engine {
         let digest = Sha256::of(&request.text);
         let scope = Scope::of(&document);
         let mut observed = self.observe(&scope)?;
-        self.guard(&document, &digest, &observed)?;
+        self.guard(&document, &digest, &observed, request.asked)?;
         let resolved = self.resolve(&document, Origin::Sources, keep)?;
         if resolved.inspected > 0 {
             // The verifier may have taken seconds.
@@ -127,6 +174,7 @@ impl Engine {
         document: &Document,
         digest: &Sha256,
         observed: &Observed,
+        asked: bool,
     ) -> Result<(), Problem> {
         let state = self.state.state();
         let current = state.current.as_ref().map(|edition| plan::Current {
@@ -134,11 +182,12 @@ impl Engine {
             generation: edition.generation,
             digest: &edition.document,
             drained: state.drained,
+            left: &state.left,
         });
         let live = observed.hooks.values().filter_map(|hook| hook.live());
         let running = live.filter_map(|(_, chain)| chain.record.as_ref());
         let programs = running.map(|record| record.spec.members.len()).sum();
-        plan::guard(current.as_ref(), document, digest, programs).map_err(problem::guarded)
+        plan::guard(current.as_ref(), document, digest, programs, asked).map_err(problem::guarded)
     }
 
     pub(super) fn resolve(
@@ -163,12 +212,26 @@ impl Engine {
         observed: &Observed,
         options: Options,
     ) -> Plan {
+        let bypassed = self.state.state().bypassed_words(&self.clock.now());
+        self.plan_bypassing(&bypassed, document, resolved, observed, options)
+    }
+
+    /// The plan while these hooks are bypassed.
+    pub(super) fn plan_bypassing(
+        &mut self,
+        bypassed: &BTreeMap<HookId, String>,
+        document: &Document,
+        resolved: &Resolved,
+        observed: &Observed,
+        options: Options,
+    ) -> Plan {
         // Offloads and queues change at any time, so they are read for each plan anew.
         let wanted = hooks(document).into_iter();
         let interfaces = wanted.chain(observed.hooks.keys().cloned()).map(|hook| hook.interface);
         let mut observed = observed.clone();
         self.kernel.read_nics(&mut observed, &interfaces.collect(), &Scope::of(document));
-        let wanted = Wanted { document, programs: &resolved.programs, facts: &resolved.facts };
+        let Resolved { programs, facts, .. } = resolved;
+        let wanted = Wanted { document, programs, facts, bypassed };
         plan::plan(&wanted, &observed, self.kernel.caps(), options)
     }
 
@@ -183,13 +246,14 @@ impl Engine {
             objects: resolved.objects(),
         };
         let mut next = self.state.state().clone();
-        next.drained = false;
-        next.current = Some(edition.clone());
+        next.unconfirmed = self.window_after(request, digest);
+        next.accept(&edition, self.clock.now().unix_ms);
         let unchanged =
             |diff: &&pointsman_model::plan::HookDiff| diff.change == HookChange::Unchanged;
         let wanted = hooks(document);
+        let unchanged = plan.hooks.iter().filter(unchanged).map(|diff| &diff.hook);
         let unchanged: BTreeSet<_> =
-            plan.hooks.iter().filter(unchanged).map(|diff| diff.hook.clone()).collect();
+            unchanged.filter(|hook| next.bypass(hook).is_none()).cloned().collect();
         next.remember(&wanted, &(&unchanged & &wanted), &edition);
         self.state.accept(&request.text, digest, next).map_err(|error| {
             for hash in &resolved.stored {
@@ -287,6 +351,6 @@ impl Host for KernelHost<'_> {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -32,6 +32,7 @@ impl Engine {
     /// Does what the document in force asks for and the host lacks. Nothing that opens a gap.
     pub(super) fn check(&mut self, now: Instant) {
         self.checks += 1;
+        self.catch_up();
         let state = self.state.state();
         let edition = state.current.clone().filter(|_| !state.drained);
         let idle = edition.is_none();
@@ -124,7 +125,7 @@ impl Engine {
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
         let (wanted, waited) = (hooks(document), self.last.waiting());
         let mut next = self.state.state().clone();
-        next.remember(&wanted, &outcome::done(&wanted, &plan, &refusals), edition);
+        next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
         self.last.take_over(Scope::of(document), wanted, plan, refusals);
         let note = self.remember(next);
         self.last.notes.extend(note);

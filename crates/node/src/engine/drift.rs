@@ -1,6 +1,8 @@
 //! What somebody else changed, and what is done about it when.
 
-use super::{Engine, unix_ms};
+use super::Engine;
+use super::deadline::millis;
+use crate::clock::unix_ms;
 use pointsman_model::document::DriftPolicy;
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
@@ -63,6 +65,14 @@ impl Drifts {
 }
 
 impl Engine {
+    /// Takes how things are left now for how they should be, as soon as that can be seen.
+    pub(super) fn settle_anew(&mut self) {
+        self.drifts.forget();
+        self.returned.clear();
+        self.seen = None;
+        self.schedule.acted(Instant::now());
+    }
+
     /// Looks for drift on the hooks of a plan, and decides what is done about it.
     pub(super) fn judge(
         &mut self,
@@ -192,8 +202,4 @@ fn what(kind: DriftKind) -> &'static str {
 fn policy(document: &Document, hook: &HookId) -> DriftPolicy {
     let interface = document.interfaces.get(&hook.interface);
     interface.and_then(|interface| interface.xdp.as_ref()).map(|xdp| xdp.drift).unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,14 +7,20 @@
 mod adopt;
 mod apply;
 mod check;
+mod deadline;
 mod drift;
+mod follow;
+mod glass;
 mod outcome;
+mod rollback;
 mod schedule;
 mod status;
 
 use self::check::Seen;
 use self::drift::Drifts;
 use self::schedule::Schedule;
+use crate::clock::{Clock, HostClock, unix_ms};
+use crate::events::EventLog;
 use crate::host::{Kernel, Scope};
 use crate::notify;
 use crate::problem;
@@ -22,8 +28,12 @@ use crate::resolve::{FactsCache, MAX_OBJECT};
 use crate::state::{StateError, StateFile};
 use crate::store::Store;
 use crate::watch;
-use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
+use follow::Follower;
+use pointsman_model::api::{
+    ApplyOutcome, ApplyReport, Check, Doctor, DrainReport, Health, Problem,
+};
 use pointsman_model::event::EventKind;
+use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations, RollbackReport};
 use pointsman_model::plan::{HookDiff, Note, Plan, Refusal, RefusalReason};
 use pointsman_model::preflight::Warning;
 use pointsman_model::status::{Counters, RefusedDocument, Status};
@@ -33,12 +43,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+pub use follow::EventQuery;
+pub use glass::BypassRequest;
+pub use rollback::GenerationRequest;
 
 /// How often the host is looked at when nothing tells of a change. Somebody who detaches a link
 /// makes the kernel tell nobody (net/core/dev.c, `bpf_xdp_link_detach`).
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many good editions are kept unless said otherwise.
+pub const KEEP_GENERATIONS: u8 = 5;
 
 /// Where a reply goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -62,6 +79,16 @@ pub enum Message {
     Counters(Reply<Counters>),
     /// Remove all that is ours.
     Drain(Reply<DrainReport>),
+    /// Let every packet past the chain of an interface, or end that.
+    Bypass(BypassRequest, Reply<BypassReport>),
+    /// Return to an earlier generation.
+    Rollback(GenerationRequest, Reply<RollbackReport>),
+    /// Keep the document in force that waits to be confirmed.
+    Confirm(GenerationRequest, Reply<ConfirmReport>),
+    /// What can be returned to.
+    Generations(Reply<Generations>),
+    /// What happened.
+    Events(EventQuery, Reply<EventPage>),
     /// What this host can do.
     Doctor(Reply<Doctor>),
     /// End. Everything stays attached.
@@ -77,6 +104,21 @@ pub struct Request {
     pub options: Options,
     /// When the request arrived.
     pub arrived: Instant,
+    /// Whether an operator asks for this very document; else it was found where it was laid down.
+    pub asked: bool,
+    /// Who asks, where the socket tells.
+    pub uid: Option<u32>,
+    /// Return by itself to what was in force before, unless it is confirmed within this time.
+    pub confirm_within: Option<Duration>,
+}
+
+impl Request {
+    /// An operator's request that has just arrived, with nothing allowed.
+    #[must_use]
+    pub fn new(text: Vec<u8>) -> Self {
+        let (options, arrived) = (Options::default(), Instant::now());
+        Self { text, options, arrived, asked: true, uid: None, confirm_within: None }
+    }
 }
 
 /// Sends messages to the engine.
@@ -130,6 +172,15 @@ pub struct Engine {
     returned: BTreeMap<HookId, String>,
     refused: Option<RefusedDocument>,
     watch_lost: Vec<String>,
+    /// Why the watched document was not looked at any further.
+    ignored: Option<String>,
+    clock: Box<dyn Clock>,
+    events: EventLog,
+    followers: Vec<Follower>,
+    /// How many good editions are kept.
+    keep: usize,
+    /// When something that was due and could not be done is tried again.
+    retry_at: Option<Instant>,
 }
 
 /// What came of the last plan, as far as status needs it.
@@ -155,6 +206,12 @@ impl LastPlan {
     fn waiting(&self) -> BTreeSet<HookId> {
         let waiting = self.hooks.iter().filter(|diff| diff.pending.is_some());
         waiting.map(|diff| diff.hook.clone()).collect()
+    }
+
+    /// Takes over what came of a plan for some hooks of the same document.
+    fn take_over_hooks(&mut self, plan: Plan, refusals: Vec<Refusal>) {
+        let (scope, wanted) = (std::mem::take(&mut self.scope), std::mem::take(&mut self.wanted));
+        self.take_over(scope, wanted, plan, refusals);
     }
 
     /// Takes over what came of a plan for some hooks; the others stay as they were.
@@ -237,6 +294,12 @@ impl Engine {
             returned: BTreeMap::new(),
             refused: None,
             watch_lost: Vec::new(),
+            ignored: None,
+            clock: Box::new(HostClock::new(Path::new("/proc"))),
+            events: EventLog::open(state_dir),
+            followers: Vec::new(),
+            keep: usize::from(KEEP_GENERATIONS),
+            retry_at: None,
         }
     }
 
@@ -245,6 +308,18 @@ impl Engine {
     pub fn checking_every(mut self, interval: Duration) -> Self {
         self.schedule = Schedule::new(Instant::now(), interval);
         self
+    }
+
+    /// The engine with another clock.
+    #[must_use]
+    pub fn clocked_by(self, clock: Box<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The engine keeping this many good editions; at least one.
+    #[must_use]
+    pub fn keeping(self, keep: usize) -> Self {
+        Self { keep: keep.max(1), ..self }
     }
 
     /// Adopts what runs, does what was accepted before and what the watched document says now,
@@ -258,7 +333,11 @@ impl Engine {
             self.on_time();
             match self.next(messages) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(message) => self.handle(message),
+                Ok(message) => {
+                    // First what is due: nobody confirms what should be gone by now.
+                    self.expire();
+                    self.handle(message);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -274,11 +353,13 @@ impl Engine {
 
     /// When the engine must act by itself next; `None`: not unless it is told something.
     fn due(&self) -> Option<Instant> {
-        Some(self.schedule.due())
+        let look = self.schedule.due();
+        Some(self.deadline().map_or(look, |deadline| deadline.min(look)))
     }
 
     /// Does what is due.
     fn on_time(&mut self) {
+        self.expire();
         let now = Instant::now();
         if now >= self.schedule.due() {
             self.check(now);
@@ -286,8 +367,19 @@ impl Engine {
     }
 
     /// Adopts what runs, does what was accepted before, then what the watched document says now.
+    ///
+    /// What nobody confirmed in time is not adopted: the host returns first.
     pub fn start(&mut self) {
-        self.adopt();
+        self.expire_before_adoption();
+        let now = self.clock.now();
+        let window = self.state.state().unconfirmed.as_ref();
+        if window.is_some_and(|w| w.returning || w.deadline.remaining_ms(&now) == 0) {
+            self.started();
+            self.give_back();
+        } else {
+            self.adopt();
+            self.started();
+        }
         // What an apply that was cut off left on disk.
         self.collect();
         self.document_changed(true);
@@ -316,6 +408,20 @@ impl Engine {
                 drop(reply.send(self.drain()));
                 self.notify();
             }
+            Message::Bypass(request, reply) => {
+                drop(reply.send(self.bypass(&request)));
+                self.notify();
+            }
+            Message::Rollback(request, reply) => {
+                drop(reply.send(self.rollback(&request)));
+                self.notify();
+            }
+            Message::Confirm(request, reply) => {
+                drop(reply.send(self.confirm(&request)));
+                self.notify();
+            }
+            Message::Generations(reply) => drop(reply.send(Ok(self.generations()))),
+            Message::Events(query, reply) => self.tell_events(query, reply),
             Message::Doctor(reply) => drop(reply.send(Ok(self.doctor()))),
             Message::Stop => {}
         }
@@ -348,16 +454,63 @@ impl Engine {
             }
             return;
         }
-        let request = Request { text, options: Options::default(), arrived: Instant::now() };
+        if let Some(why) = self.must_wait(&Sha256::of(&text)) {
+            tracing::warn!("the watched document is not looked at: {why}");
+            self.refused = None;
+            self.ignored = Some(why);
+            return;
+        }
+        let request = Request { asked: false, ..Request::new(text) };
         // What came of it is in the log and in the status.
         let _ = self.apply_from(&request, &self.document.display().to_string());
     }
 
+    /// Why a document that was laid down is left alone for now.
+    fn must_wait(&self, digest: &Sha256) -> Option<String> {
+        let state = self.state.state();
+        let generation = state.current.as_ref().map_or(0, |edition| edition.generation);
+        let in_force = state.current.as_ref().map(|edition| edition.document);
+        if let Some(mark) = state.left.iter().find(|mark| mark.digest == *digest) {
+            return Some(format!(
+                "{} is generation {}, from which somebody returned to generation {generation}; to \
+                 take it all the same use `pointsman apply {}`",
+                self.document.display(),
+                mark.generation,
+                self.document.display()
+            ));
+        }
+        // Whoever lays documents down does not know that an operator is trying something, and
+        // must not end what brings him back if he has cut himself off.
+        (state.unconfirmed.is_some() && in_force != Some(*digest)).then(|| {
+            format!(
+                "{} is looked at when generation {generation} is confirmed or gone",
+                self.document.display()
+            )
+        })
+    }
+
     /// Applies a document and remembers why, if it is refused as a whole.
     fn apply_from(&mut self, request: &Request, source: &str) -> Result<ApplyReport, Problem> {
+        let before = self.state.state().current.clone();
         let result = self.apply(request);
         match &result {
-            Ok(report) => outcome::log(report, source),
+            Ok(report) => {
+                outcome::log(report, source);
+                let news = report.outcome != ApplyOutcome::Unchanged
+                    || before != self.state.state().current;
+                if news {
+                    let message = format!("{} ({source})", outcome::words(report));
+                    self.event(EventKind::Applied, None, &message);
+                }
+                if let (Some(waiting), Some(_)) = (&report.unconfirmed, request.confirm_within) {
+                    let message = format!(
+                        "to be confirmed within {} s, as {} asked",
+                        waiting.remaining_ms.div_ceil(1_000),
+                        glass::who(request.uid)
+                    );
+                    self.event(EventKind::Unconfirmed, None, &message);
+                }
+            }
             Err(problem) => self.refuse(source, problem::document_errors(problem.clone())),
         }
         result
@@ -367,6 +520,9 @@ impl Engine {
         for error in &errors {
             tracing::error!(source, "document refused: {error}");
         }
+        let first = errors.first().map_or(String::new(), |error| format!(": {error}"));
+        let message = format!("{source}, {} errors{first}", errors.len());
+        self.event(EventKind::DocumentRefused, None, &message);
         let source = source.to_owned();
         self.refused = Some(RefusedDocument { source, at_unix_ms: unix_ms(), errors });
     }
@@ -377,9 +533,16 @@ impl Engine {
         doctor
     }
 
-    /// Writes down that something happened.
-    fn event(&mut self, kind: EventKind, hook: Option<&HookId>, message: &str) {
-        tracing::info!(event = %kind, hook = hook.map(ToString::to_string), "{message}");
+    fn started(&mut self) {
+        let message = match &self.state.state().current {
+            None => "no document was accepted yet".to_owned(),
+            Some(edition) if self.state.state().drained => {
+                format!("drained at generation {}", edition.generation)
+            }
+            Some(edition) => format!("with generation {}", edition.generation),
+        };
+        let message = format!("pointsman-node {} {message}", env!("CARGO_PKG_VERSION"));
+        self.event(EventKind::Started, None, &message);
     }
 
     /// Writes down which hooks wait that did not before.
@@ -400,8 +563,13 @@ impl Engine {
                 format!("drained at generation {}", edition.generation)
             }
             Some(edition) => format!(
-                "generation {}: {} hooks, {} refusals",
+                "generation {}{}{}: {} hooks, {} refusals",
                 edition.generation,
+                if state.unconfirmed.is_some() { " (to be confirmed)" } else { "" },
+                match state.bypassed.len() {
+                    0 => String::new(),
+                    n => format!(", {n} BYPASSED"),
+                },
                 self.last.wanted.len(),
                 self.last.refusals.len()
             ),
@@ -432,10 +600,4 @@ fn check_space(state_dir: &Path) -> Check {
         }
     };
     Check { name: "state directory".into(), health, found, consequence: consequence.into() }
-}
-
-/// Milliseconds since the Unix epoch.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

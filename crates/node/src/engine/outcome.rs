@@ -89,6 +89,17 @@ pub(super) fn outcome(
     }
 }
 
+/// How an apply ended, in words.
+pub(super) fn words(report: &ApplyReport) -> &'static str {
+    match report.outcome {
+        ApplyOutcome::Unchanged => "unchanged",
+        ApplyOutcome::Applied => "applied",
+        ApplyOutcome::Pending => "pending",
+        ApplyOutcome::Partly => "partly applied",
+        ApplyOutcome::Refused => "refused",
+    }
+}
+
 /// Writes an apply to the log.
 pub(super) fn log(report: &ApplyReport, source: &str) {
     /// What a person reads; a document can have thousands, and its answer has them all.
@@ -106,13 +117,7 @@ pub(super) fn log(report: &ApplyReport, source: &str) {
     if let Some(more @ 1..) = report.refusals.len().checked_sub(SHOWN) {
         tracing::warn!("refused: {more} more, which the status lists");
     }
-    let outcome = match report.outcome {
-        ApplyOutcome::Unchanged => "unchanged",
-        ApplyOutcome::Applied => "applied",
-        ApplyOutcome::Pending => "pending",
-        ApplyOutcome::Partly => "partly applied",
-        ApplyOutcome::Refused => "refused",
-    };
+    let outcome = words(report);
     tracing::info!(
         generation = report.plan.generation,
         source,

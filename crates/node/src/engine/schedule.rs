@@ -31,6 +31,11 @@ impl Schedule {
         Self { interval, due: now + PAUSE, ready: now, changed: false }
     }
 
+    /// How often it is looked at when nothing tells of a change.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// When the next look is due.
     pub(super) fn due(&self) -> Instant {
         self.due

@@ -1,6 +1,7 @@
 //! How everything stands: what is observed now, beside what the last plan wanted.
 
-use super::{Engine, unix_ms};
+use super::Engine;
+use crate::clock::unix_ms;
 use pointsman_model::api::Problem;
 use pointsman_model::observed::{Observed, ObservedHook, ObservedInterface};
 use pointsman_model::plan::{HookChange, Note, Refusal};
@@ -24,6 +25,9 @@ impl Engine {
         notes.extend(
             returned.map(|(hook, line)| Note { hook: Some(hook.clone()), ..about_us(line) }),
         );
+        notes.extend(self.ignored.as_deref().map(about_us));
+        notes.extend(self.events.not_on_disk().map(about_us));
+        notes.extend(self.bypassed_nowhere().iter().map(|message| about_us(message)));
         let hooks: BTreeSet<_> =
             self.last.wanted.iter().chain(observed.hooks.keys()).cloned().collect();
         let hooks =
@@ -38,6 +42,7 @@ impl Engine {
             generation: state.current.as_ref().map(|edition| edition.generation),
             drained: state.drained,
             checks: self.checks,
+            unconfirmed: self.unconfirmed_status(),
             document: self.document.display().to_string(),
             refused_document: self.refused.clone(),
             hooks,
@@ -60,6 +65,21 @@ impl Engine {
         let observed = self.observe(&scope);
         self.last.scope = scope;
         observed
+    }
+
+    /// Bypasses of hooks that the document in force does not want: they wait for it.
+    fn bypassed_nowhere(&self) -> Vec<String> {
+        let state = self.state.state();
+        let waiting = state.bypassed.iter().filter(|b| !self.last.wanted.contains(&b.hook));
+        let words = waiting.map(|bypass| {
+            let hook = &bypass.hook;
+            format!(
+                "{hook} is bypassed and the document in force wants no chain there; `pointsman \
+                 bypass {} --off` ends it",
+                hook.interface
+            )
+        });
+        words.collect()
     }
 
     pub(super) fn counters(&mut self) -> Result<Counters, Problem> {
@@ -122,10 +142,13 @@ impl Engine {
             diff.filter(|d| d.change != HookChange::Refused).and_then(|d| d.after.as_ref());
         let pending = diff.and_then(|diff| diff.pending.clone());
         let drift = self.drifts.status(&hook);
+        let bypass = self.bypass_status(&hook);
+        let empty = record.is_some_and(|record| record.spec.members.is_empty());
         let state = match link.and(live) {
             _ if drift.as_ref().is_some_and(|drift| !drift.repaired) => HookState::Drifted,
             None if pending.is_some() => HookState::Pending,
             None => HookState::Absent,
+            Some(_) if bypass.is_some() && empty => HookState::Bypassed,
             Some(_) if refusals.is_empty() && record.map(|r| &r.spec) == wanted => {
                 HookState::Running
             }
@@ -150,6 +173,7 @@ impl Engine {
             refusals,
             pending,
             drift,
+            bypass,
             hook,
         }
     }

@@ -4,16 +4,22 @@
 
 use pointsman_fuse::layout::StackRounding;
 use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
+use pointsman_model::deadline::Moment;
 use pointsman_model::document::Builtin;
+use pointsman_model::event::EventKind;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
+use pointsman_model::glass::{BypassReport, ConfirmReport, Generations, RollbackReport};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{Plan, ResolvedProgram, Step};
 use pointsman_model::status::{Counters, FusedProgram, HookCounters, ProgramCounters, Status};
 use pointsman_model::{
     EntryName, Fingerprint, HookId, InterfaceId, NamespaceName, ProgramName, Verdicts,
 };
+use pointsman_node::clock::Clock;
 use pointsman_node::disk::CreateAside;
-use pointsman_node::engine::{Engine, Handle, Message, Reply, Request};
+use pointsman_node::engine::{
+    BypassRequest, Engine, EventQuery, GenerationRequest, Handle, Message, Reply, Request,
+};
 use pointsman_node::host::{Kernel, KernelError, Objects, Scope};
 use pointsman_node::resolve::MAX_OBJECT;
 use pointsman_node::state::StateFile;
@@ -39,6 +45,7 @@ pub(crate) struct TestHost {
 #[derive(Default)]
 pub(crate) struct Shared {
     sim: Mutex<Simulator>,
+    clock: Mutex<Ticks>,
     /// How many programs were loaded to look at them.
     pub(crate) inspected: AtomicUsize,
     /// How often the host was looked at.
@@ -50,8 +57,34 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn ticks(&self) -> MutexGuard<'_, Ticks> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn sim(&self) -> MutexGuard<'_, Simulator> {
         self.sim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clocks of a host.
+#[derive(Clone)]
+struct Ticks {
+    now: Moment,
+    boots: u32,
+}
+
+impl Default for Ticks {
+    fn default() -> Self {
+        let boot = Some("boot 0".to_owned());
+        Self { now: Moment { unix_ms: 1_735_689_600_000, boot_ms: 90_000, boot }, boots: 0 }
+    }
+}
+
+struct TestClock(Arc<Shared>);
+
+impl Clock for TestClock {
+    fn now(&self) -> Moment {
+        self.0.ticks().now.clone()
     }
 }
 
@@ -87,7 +120,29 @@ impl TestHost {
     /// Starts a daemon and returns when it is ready.
     pub(crate) fn start(&self) -> Node {
         let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
-        Node::run(engine)
+        Node::run(engine.clocked_by(self.clock()))
+    }
+
+    /// Starts a daemon that keeps this many good generations.
+    pub(crate) fn start_keeping(&self, keep: usize) -> Node {
+        let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
+        Node::run(engine.clocked_by(self.clock()).keeping(keep))
+    }
+
+    fn clock(&self) -> Box<dyn Clock> {
+        Box::new(TestClock(self.shared.clone()))
+    }
+
+    /// Lets time pass. A daemon notices with the next message.
+    pub(crate) fn pass(&self, seconds: u64) {
+        let mut ticks = self.shared.ticks();
+        ticks.now.unix_ms += seconds * 1_000;
+        ticks.now.boot_ms += seconds * 1_000;
+    }
+
+    /// Somebody sets the wall clock.
+    pub(crate) fn set_wall_clock(&self, unix_ms: u64) {
+        self.shared.ticks().now.unix_ms = unix_ms;
     }
 
     /// Starts a daemon that looks at the host every `interval`.
@@ -102,7 +157,8 @@ impl TestHost {
         let state = StateFile::open(&state_dir).unwrap().created_by(create);
         let objects = Store::open(&state_dir.join("objects"), MAX_OBJECT).unwrap();
         let objects = objects.created_by(create);
-        Node::run(Engine::with(self.kernel(), state, objects, &state_dir, &self.document()))
+        let engine = Engine::with(self.kernel(), state, objects, &state_dir, &self.document());
+        Node::run(engine.clocked_by(self.clock()))
     }
 
     /// The host loses power: pins go, disks stay.
@@ -110,6 +166,10 @@ impl TestHost {
         let mut sim = self.shared.sim();
         assert_eq!(sim.violations(), &[] as &[String]);
         *sim = Simulator::new();
+        let mut ticks = self.shared.ticks();
+        ticks.boots += 1;
+        ticks.now.boot = Some(format!("boot {}", ticks.boots));
+        ticks.now.boot_ms = 1_000;
         sim.add_interface(&interface("a"), Some(true));
         sim.add_interface(&interface("b"), Some(true));
     }
@@ -196,6 +256,47 @@ impl Node {
         self.ask(Message::Counters).unwrap()
     }
 
+    /// Applies a document that wants to be confirmed.
+    pub(crate) fn apply_within(
+        &self,
+        document: &Value,
+        seconds: u64,
+    ) -> Result<ApplyReport, Problem> {
+        let confirm_within = Some(Duration::from_secs(seconds));
+        let options = Options { allow_gap: true };
+        let request =
+            Request { confirm_within, options, ..request(document.to_string().into_bytes()) };
+        self.ask(|reply| Message::Apply(request, reply))
+    }
+
+    pub(crate) fn confirm(&self, generation: Option<u64>) -> Result<ConfirmReport, Problem> {
+        self.ask(|reply| Message::Confirm(generation_request(generation), reply))
+    }
+
+    pub(crate) fn rollback(&self, generation: Option<u64>) -> Result<RollbackReport, Problem> {
+        self.ask(|reply| Message::Rollback(generation_request(generation), reply))
+    }
+
+    pub(crate) fn bypass(&self, name: &str, seconds: Option<u64>) -> Result<BypassReport, Problem> {
+        let length = seconds.map(Duration::from_secs);
+        self.ask(|reply| Message::Bypass(bypass_request(name, length, false), reply))
+    }
+
+    pub(crate) fn unbypass(&self, name: &str) -> Result<BypassReport, Problem> {
+        self.ask(|reply| Message::Bypass(bypass_request(name, None, true), reply))
+    }
+
+    pub(crate) fn generations(&self) -> Generations {
+        self.ask(Message::Generations).unwrap()
+    }
+
+    /// The kinds of all events, oldest first.
+    pub(crate) fn events(&self) -> Vec<EventKind> {
+        let query = EventQuery { after: None, limit: 1000, wait: false };
+        let page = self.ask(|reply| Message::Events(query, reply)).unwrap();
+        page.events.iter().map(|event| event.kind).collect()
+    }
+
     pub(crate) fn drain(&self) -> DrainReport {
         self.ask(Message::Drain).unwrap()
     }
@@ -219,7 +320,21 @@ impl Node {
 }
 
 fn request(text: Vec<u8>) -> Request {
-    Request { text, options: Options::default(), arrived: Instant::now() }
+    Request::new(text)
+}
+
+fn generation_request(generation: Option<u64>) -> GenerationRequest {
+    GenerationRequest {
+        generation,
+        options: Options::default(),
+        uid: Some(0),
+        arrived: Instant::now(),
+    }
+}
+
+fn bypass_request(name: &str, length: Option<Duration>, off: bool) -> BypassRequest {
+    let (uid, arrived) = (Some(0), Instant::now());
+    BypassRequest { interface: interface(name), off, length, uid, arrived }
 }
 
 struct TestKernel {

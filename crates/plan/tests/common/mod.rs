@@ -25,6 +25,7 @@ pub(crate) struct Bench {
     pub(crate) facts: BTreeMap<Fingerprint, Result<ProgramFacts, ProgramProblem>>,
     pub(crate) caps: Caps,
     pub(crate) options: Options,
+    pub(crate) bypassed: BTreeMap<HookId, String>,
 }
 
 impl Bench {
@@ -40,6 +41,7 @@ impl Bench {
                 cpus: 4,
             },
             options: Options::default(),
+            bypassed: BTreeMap::new(),
         };
         for name in names {
             bench.program(name, 1);
@@ -113,7 +115,8 @@ impl Bench {
     }
 
     pub(crate) fn plan_for(&self, document: &Document, observed: &Observed) -> Plan {
-        let wanted = Wanted { document, programs: &self.programs, facts: &self.facts };
+        let Self { programs, facts, bypassed, .. } = self;
+        let wanted = Wanted { document, programs, facts, bypassed };
         plan(&wanted, observed, &self.caps, self.options)
     }
 

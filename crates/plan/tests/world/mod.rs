@@ -21,6 +21,8 @@ pub(crate) struct Wish {
     programs: Vec<Version>,
     interfaces: Vec<Option<Xdp>>,
     allow_gap: bool,
+    /// The interfaces whose chains are bypassed.
+    bypassed: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +107,15 @@ impl Wish {
         versions.into_iter().any(|(other, version)| *other == name.as_str() && version.fresh)
     }
 
+    /// The same with nothing bypassed.
+    pub(crate) fn unbypassed(&self) -> Self {
+        Self { bypassed: vec![], ..self.clone() }
+    }
+
+    pub(crate) fn is_bypassed(&self, of: &HookId) -> bool {
+        self.bypassed.iter().any(|name| hook(name) == *of)
+    }
+
     pub(crate) fn plan(&self, host: &Simulator) -> Plan {
         self.plan_for(&host.observe())
     }
@@ -139,6 +150,9 @@ impl Wish {
     fn bench(&self) -> Bench {
         let mut bench = Bench::with(&[]);
         bench.options.allow_gap = self.allow_gap;
+        let bypassed =
+            self.bypassed.iter().map(|name| (hook(name), "until it is ended".to_owned()));
+        bench.bypassed = bypassed.collect();
         for (name, version) in PROGRAMS.iter().zip(&self.programs) {
             let facts = bench.program(name, version.number);
             match *name {
@@ -212,8 +226,20 @@ pub(crate) fn wish() -> impl Strategy<Value = Wish> {
     let xdp = (mode, vec(prop::option::of(member), PROGRAMS.len()))
         .prop_map(|(mode, chain)| Xdp { mode, chain });
     let interfaces = vec(prop::option::weighted(0.7, xdp), INTERFACES.len());
-    (vec(version, PROGRAMS.len()), interfaces, any::<bool>())
-        .prop_map(|(programs, interfaces, allow_gap)| Wish { programs, interfaces, allow_gap })
+    (vec(version, PROGRAMS.len()), interfaces, any::<bool>()).prop_map(
+        |(programs, interfaces, allow_gap)| Wish {
+            programs,
+            interfaces,
+            allow_gap,
+            bypassed: vec![],
+        },
+    )
+}
+
+/// A wish with some interfaces bypassed.
+pub(crate) fn bypassing() -> impl Strategy<Value = Wish> {
+    let some = prop::sample::subsequence(INTERFACES.to_vec(), 0..=INTERFACES.len());
+    (wish(), some).prop_map(|(wish, bypassed)| Wish { bypassed, ..wish })
 }
 
 /// A history that begins with interfaces and goes on with anything.
@@ -227,7 +253,7 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         _ => Fault::CrashWithin(at),
     });
     let anything = prop_oneof![
-        8 => (wish(), prop::option::of(fault)).prop_map(|(wish, fault)| Event::Apply(wish, fault)),
+        8 => (bypassing(), prop::option::of(fault)).prop_map(|(wish, fault)| Event::Apply(wish, fault)),
         2 => (name(), native.clone()).prop_map(|(name, native)| Event::Create(name, native)),
         1 => name().prop_map(Event::Remove),
         1 => (name(), name()).prop_map(|(from, to)| Event::Rename(from, to)),

@@ -83,7 +83,12 @@ impl Host {
         times.observe = start.elapsed();
 
         let start = Instant::now();
-        let wanted = Wanted { document: &document, programs: &programs, facts: &self.facts };
+        let wanted = Wanted {
+            document: &document,
+            programs: &programs,
+            facts: &self.facts,
+            bypassed: &BTreeMap::new(),
+        };
         let plan = plan(&wanted, &observed, self.kernel.caps(), Options::default());
         times.plan = start.elapsed();
         ensure!(plan.refusals.is_empty(), "refused: {:?}", plan.refusals);

@@ -1,4 +1,5 @@
 mod drift;
+mod glass;
 mod interfaces;
 mod kills;
 mod lifecycle;
