@@ -11,6 +11,8 @@ mod deadline;
 mod drift;
 mod follow;
 mod glass;
+mod last;
+mod message;
 mod outcome;
 mod rollback;
 mod schedule;
@@ -18,10 +20,11 @@ mod status;
 
 use self::check::Seen;
 use self::drift::Drifts;
+use self::last::LastPlan;
 use self::schedule::Schedule;
 use crate::clock::{Clock, HostClock, unix_ms};
 use crate::events::EventLog;
-use crate::host::{Kernel, Scope};
+use crate::host::Kernel;
 use crate::notify;
 use crate::problem;
 use crate::resolve::{FactsCache, MAX_OBJECT};
@@ -29,25 +32,19 @@ use crate::state::{StateError, StateFile};
 use crate::store::Store;
 use crate::watch;
 use follow::Follower;
-use pointsman_model::api::{
-    ApplyOutcome, ApplyReport, Check, Doctor, DrainReport, Health, Problem,
-};
+use pointsman_model::api::{ApplyOutcome, ApplyReport, Check, Doctor, Health, Problem};
 use pointsman_model::event::EventKind;
-use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations, RollbackReport};
-use pointsman_model::plan::{HookDiff, Note, Plan, Refusal, RefusalReason};
-use pointsman_model::preflight::Warning;
-use pointsman_model::status::{Counters, RefusedDocument, Status};
+use pointsman_model::status::RefusedDocument;
 use pointsman_model::{HookId, Sha256};
-use pointsman_plan::Options;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 pub use follow::EventQuery;
 pub use glass::BypassRequest;
+pub use message::{Handle, Message, Reply, Request};
 pub use rollback::GenerationRequest;
 
 /// How often the host is looked at when nothing tells of a change. Somebody who detaches a link
@@ -56,98 +53,6 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many good editions are kept unless said otherwise.
 pub const KEEP_GENERATIONS: u8 = 5;
-
-/// Where a reply goes.
-pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
-
-/// What the engine is asked.
-#[derive(Debug)]
-pub enum Message {
-    /// What applying a document would do.
-    Plan(Request, Reply<Plan>),
-    /// Apply a document.
-    Apply(Request, Reply<ApplyReport>),
-    /// The watched document was replaced.
-    DocumentChanged,
-    /// Interfaces or network namespaces came, went or changed.
-    InterfacesChanged,
-    /// Something is not watched any more, and why.
-    WatchLost(String),
-    /// How everything stands.
-    Status(Reply<Status>),
-    /// All counters.
-    Counters(Reply<Counters>),
-    /// Remove all that is ours.
-    Drain(Reply<DrainReport>),
-    /// Let every packet past the chain of an interface, or end that.
-    Bypass(BypassRequest, Reply<BypassReport>),
-    /// Return to an earlier generation.
-    Rollback(GenerationRequest, Reply<RollbackReport>),
-    /// Keep the document in force that waits to be confirmed.
-    Confirm(GenerationRequest, Reply<ConfirmReport>),
-    /// What can be returned to.
-    Generations(Reply<Generations>),
-    /// What happened.
-    Events(EventQuery, Reply<EventPage>),
-    /// What this host can do.
-    Doctor(Reply<Doctor>),
-    /// End. Everything stays attached.
-    Stop,
-}
-
-/// A document with what the operator allows.
-#[derive(Debug)]
-pub struct Request {
-    /// The document's bytes.
-    pub text: Vec<u8>,
-    /// What is allowed.
-    pub options: Options,
-    /// When the request arrived.
-    pub arrived: Instant,
-    /// Whether an operator asks for this very document; else it was found where it was laid down.
-    pub asked: bool,
-    /// Who asks, where the socket tells.
-    pub uid: Option<u32>,
-    /// Return by itself to what was in force before, unless it is confirmed within this time.
-    pub confirm_within: Option<Duration>,
-}
-
-impl Request {
-    /// An operator's request that has just arrived, with nothing allowed.
-    #[must_use]
-    pub fn new(text: Vec<u8>) -> Self {
-        let (options, arrived) = (Options::default(), Instant::now());
-        Self { text, options, arrived, asked: true, uid: None, confirm_within: None }
-    }
-}
-
-/// Sends messages to the engine.
-#[derive(Debug, Clone)]
-pub struct Handle(mpsc::Sender<Message>);
-
-impl Handle {
-    /// A handle, and where its messages come out.
-    #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Message>) {
-        let (sender, receiver) = mpsc::channel();
-        (Self(sender), receiver)
-    }
-
-    /// Asks and waits for the reply.
-    ///
-    /// # Errors
-    /// The engine's, or that there is no engine any more.
-    pub async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Problem> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(message(reply));
-        answer.await.unwrap_or_else(|_| Err(problem::engine_gone()))
-    }
-
-    /// Tells and does not wait. An engine that is gone is noticed by who waits for its end.
-    pub fn tell(&self, message: Message) {
-        let _ = self.0.send(message);
-    }
-}
 
 /// The engine.
 pub struct Engine {
@@ -181,70 +86,6 @@ pub struct Engine {
     keep: usize,
     /// When something that was due and could not be done is tried again.
     retry_at: Option<Instant>,
-}
-
-/// What came of the last plan, as far as status needs it.
-#[derive(Debug, Default)]
-struct LastPlan {
-    /// Where the document in force looks.
-    scope: Scope,
-    /// The hooks of the document in force.
-    wanted: BTreeSet<HookId>,
-    hooks: Vec<HookDiff>,
-    refusals: Vec<Refusal>,
-    notes: Vec<Note>,
-    warnings: Vec<Warning>,
-}
-
-impl LastPlan {
-    /// What a hook waits for.
-    fn pending(&self, hook: &HookId) -> Option<&String> {
-        self.hooks.iter().find(|diff| diff.hook == *hook)?.pending.as_ref()
-    }
-
-    /// The hooks that wait.
-    fn waiting(&self) -> BTreeSet<HookId> {
-        let waiting = self.hooks.iter().filter(|diff| diff.pending.is_some());
-        waiting.map(|diff| diff.hook.clone()).collect()
-    }
-
-    /// Takes over what came of a plan for some hooks of the same document.
-    fn take_over_hooks(&mut self, plan: Plan, refusals: Vec<Refusal>) {
-        let (scope, wanted) = (std::mem::take(&mut self.scope), std::mem::take(&mut self.wanted));
-        self.take_over(scope, wanted, plan, refusals);
-    }
-
-    /// Takes over what came of a plan for some hooks; the others stay as they were.
-    fn take_over(
-        &mut self,
-        scope: Scope,
-        wanted: BTreeSet<HookId>,
-        plan: Plan,
-        refusals: Vec<Refusal>,
-    ) {
-        let hooks: BTreeSet<_> = plan.hooks.iter().map(|diff| diff.hook.clone()).collect();
-        let stays = |hook: Option<&HookId>| hook.is_some_and(|hook| !hooks.contains(hook));
-        // What is wrong with a program was found when it was applied. A look reads the store alone,
-        // and knows only that there was something.
-        let found = |refusal: Refusal| {
-            let same = |before: &&Refusal| {
-                let key = |r: &Refusal| (r.hook.clone(), r.program.clone(), r.pointer.clone());
-                before.reason == RefusalReason::ProgramUnusable
-                    && refusal.reason == before.reason
-                    && key(before) == key(&refusal)
-            };
-            self.refusals.iter().find(same).cloned().unwrap_or(refusal)
-        };
-        let refusals: Vec<_> = refusals.into_iter().map(found).collect();
-        self.scope = scope;
-        self.wanted = wanted;
-        self.hooks.retain(|diff| stays(Some(&diff.hook)));
-        self.refusals.retain(|refusal| stays(refusal.hook.as_ref()));
-        self.notes.retain(|note| stays(note.hook.as_ref()));
-        self.hooks.extend(plan.hooks);
-        self.refusals.extend(refusals);
-        self.notes.extend(plan.notes);
-    }
 }
 
 impl fmt::Debug for Engine {
