@@ -138,6 +138,14 @@ pub struct MadeMap {
     pub id: Option<u32>,
 }
 
+impl ObservedProgram {
+    /// The maps that somebody unpinned, or pinned something else in their place.
+    pub fn unpinned(&self) -> impl Iterator<Item = &MapName> {
+        let maps = self.made.iter().flat_map(|made| &made.maps);
+        maps.filter(|(_, map)| map.id.is_none()).map(|(name, _)| name)
+    }
+}
+
 impl Observed {
     /// The interface that a link runs on; `None`: its interface is gone, or in a network namespace
     /// that was not looked into.

@@ -53,6 +53,8 @@ pub enum Step {
     /// Opens a program's object, creates its maps or takes them over from an earlier load, and
     /// pins them. Invisible.
     PrepareProgram(PrepareProgram),
+    /// Pins maps of a program again that somebody unpinned. Invisible.
+    PinMaps(PinMaps),
     /// Makes a program's map hold exactly the document's entries.
     SetMapEntries(SetMapEntries),
     /// Fuses, loads and pins a chain beside the one that runs. Invisible.
@@ -100,6 +102,18 @@ pub struct PrepareProgram {
     /// The maps whose contents an upgrade loses, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loses: BTreeMap<MapName, String>,
+}
+
+/// See [`Step::PinMaps`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PinMaps {
+    /// The program.
+    pub program: ProgramName,
+    /// Which load of it.
+    pub fingerprint: Fingerprint,
+    /// The maps. One that no loaded program has any more is made anew.
+    #[schema(value_type = Vec<String>)]
+    pub maps: Vec<MapName>,
 }
 
 /// See [`Step::SetMapEntries`].
@@ -183,7 +197,10 @@ impl Step {
     #[must_use]
     pub fn hook(&self) -> Option<&HookId> {
         match self {
-            Self::PrepareProgram(_) | Self::SetMapEntries(_) | Self::ReleaseProgram(_) => None,
+            Self::PrepareProgram(_)
+            | Self::PinMaps(_)
+            | Self::SetMapEntries(_)
+            | Self::ReleaseProgram(_) => None,
             Self::RenameHook(step) => Some(&step.to),
             Self::PinLink(step) => Some(&step.hook),
             Self::BuildChain(step) => Some(&step.chain.hook),
@@ -200,6 +217,7 @@ impl Step {
     pub fn program(&self) -> Option<(&ProgramName, &Fingerprint)> {
         match self {
             Self::PrepareProgram(step) => Some((&step.program, &step.fingerprint)),
+            Self::PinMaps(step) => Some((&step.program, &step.fingerprint)),
             Self::SetMapEntries(step) => Some((&step.program, &step.fingerprint)),
             Self::ReleaseProgram(step) => Some((&step.program, &step.fingerprint)),
             _ => None,
@@ -223,6 +241,9 @@ impl fmt::Display for Step {
                 let mut kept = s.keeps.keys();
                 kept.next().map_or(Ok(()), |first| write!(f, ", keeping {first}"))?;
                 kept.try_for_each(|map| write!(f, ", {map}"))
+            }
+            Self::PinMaps(s) => {
+                write!(f, "pin {} maps of program {} again", s.maps.len(), s.program)
             }
             Self::SetMapEntries(s) => {
                 write!(f, "set map {} of program {} to {} entries", s.map, s.program, s.entries)

@@ -172,6 +172,11 @@ impl Kernel for LinuxKernel {
                 let (name, keeps) = (&step.program, &step.keeps);
                 self.store.prepare_program(name, program, &object, rounding, known, keeps)
             }
+            Step::PinMaps(step) => {
+                let (program, object) = find(&step.program, &step.fingerprint)?;
+                let known = known(objects, &step.fingerprint);
+                self.store.pin_maps(&step.program, program, &object, rounding, known)
+            }
             Step::SetMapEntries(step) => {
                 let (program, object) = find(&step.program, &step.fingerprint)?;
                 self.store.set_map_entries(&step.program, program, &step.map, &object)

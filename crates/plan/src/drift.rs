@@ -59,7 +59,7 @@ fn running(
     let Some(record) = record else { return Some(DriftKind::Unpinned) };
     let lost = record.spec.members.iter().any(|member| {
         let load = (member.program.clone(), member.fingerprint.clone());
-        !observed.programs.contains_key(&load)
+        observed.programs.get(&load).is_none_or(|program| program.unpinned().next().is_some())
     });
     lost.then_some(DriftKind::MapsUnpinned)
 }

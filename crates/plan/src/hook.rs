@@ -7,7 +7,8 @@ use crate::standing::Standing;
 use crate::{Caps, Options};
 use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
 use pointsman_model::document::{Engine, XdpSpec};
-use pointsman_model::observed::{Observed, ObservedHook};
+use pointsman_model::facts::InitialContents;
+use pointsman_model::observed::{Observed, ObservedHook, ObservedProgram};
 use pointsman_model::plan::{
     Attach, BuildChain, Detach, HookChange, HookDiff, Note, PinLink, Refusal, ReleaseHook,
     RetireChain, Step, Swap,
@@ -223,11 +224,15 @@ pub(crate) fn members(spec: &ChainSpec) -> impl Iterator<Item = Load> {
     spec.members.iter().map(|member| (member.program.clone(), member.fingerprint.clone()))
 }
 
-/// Members whose maps are not pinned.
+/// Members whose maps are not pinned, or were not, and are of no use any more: the kernel empties a
+/// program array that nobody has open (kernel/bpf/arraymap.c, `prog_array_map_clear`).
 fn lost_programs<'a>(spec: &'a ChainSpec, observed: &Observed) -> Vec<&'a ProgramName> {
     let lost = spec.members.iter().filter(|member| {
         let load = (member.program.clone(), member.fingerprint.clone());
-        !observed.programs.contains_key(&load)
+        let Some(ObservedProgram { made, .. }) = observed.programs.get(&load) else { return true };
+        let maps = made.iter().flat_map(|made| made.maps.values());
+        let mut unpinned = maps.filter(|map| map.id.is_none());
+        unpinned.any(|map| map.facts.initial == InitialContents::Slots)
     });
     lost.map(|member| &member.program).collect()
 }

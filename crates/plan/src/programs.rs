@@ -4,13 +4,13 @@ use crate::catalog::{Catalog, Load};
 use crate::hook::HookPlan;
 use crate::upgrade::{Upgrade, latest, upgrade};
 use pointsman_model::ProgramName;
-use pointsman_model::observed::Observed;
+use pointsman_model::observed::{Observed, ObservedProgram};
 use pointsman_model::plan::{
-    Note, PrepareProgram, ReleaseProgram, SetMapEntries, Step, entries_digest,
+    Note, PinMaps, PrepareProgram, ReleaseProgram, SetMapEntries, Step, entries_digest,
 };
 use std::collections::BTreeSet;
 
-/// Pins the programs of `running` that are not pinned, then fills maps that do not hold what they
+/// Pins the programs of `running` that are not pinned, or not whole, then fills maps that do not hold what they
 /// should. Notes what becomes of map contents.
 pub(crate) fn prepare(
     running: &BTreeSet<&Load>,
@@ -40,6 +40,15 @@ pub(crate) fn prepare(
                 fingerprint: fingerprint.clone(),
                 keeps,
                 loses,
+            }));
+        }
+        let unpinned: Vec<_> =
+            pinned.into_iter().flat_map(ObservedProgram::unpinned).cloned().collect();
+        if !unpinned.is_empty() {
+            prepare.push(Step::PinMaps(PinMaps {
+                program: name.clone(),
+                fingerprint: fingerprint.clone(),
+                maps: unpinned,
             }));
         }
         for (map, entries) in &program.resolved.maps {

@@ -346,7 +346,7 @@ fn preparing_comes_before_anything_packets_notice() {
         "eth1": {"xdp": {"chain": [{"program": "q"}]}}});
     let steps = bench.plan(&bench.document(2, &both), &host).steps;
     let rank = |step: &Step| match step {
-        Step::RenameHook(_) | Step::PinLink(_) | Step::PrepareProgram(_) => 0,
+        Step::RenameHook(_) | Step::PinLink(_) | Step::PrepareProgram(_) | Step::PinMaps(_) => 0,
         Step::SetMapEntries(_) => 1,
         Step::BuildChain(_) => 2,
         Step::Attach(_) | Step::Swap(_) | Step::Detach(_) => 3,

@@ -7,9 +7,9 @@ use crate::kernel;
 use crate::maps::{self, MapHome};
 use crate::member::Member;
 use crate::pins;
-use libbpf_rs::MapInfo;
+use libbpf_rs::{MapHandle, MapInfo};
 use pointsman_fuse::layout::StackRounding;
-use pointsman_model::facts::{MapFacts, ProgramFacts};
+use pointsman_model::facts::{InitialContents, MapFacts, ProgramFacts};
 use pointsman_model::observed::{Made, MadeMap, ObservedProgram};
 use pointsman_model::plan::{ResolvedProgram, entries_digest};
 use pointsman_model::{Fingerprint, MapName, ProgramName, Sha256};
@@ -92,6 +92,62 @@ impl Store {
             drop(self.remove_if_empty(directory.parent()));
         }
         prepared
+    }
+
+    /// Pins the maps of a program again that are not pinned any more. One that no loaded program
+    /// has is gone from the kernel, and is made anew.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the program, or the kernel's answer.
+    pub fn pin_maps(
+        &self,
+        name: &ProgramName,
+        program: &ResolvedProgram,
+        object: &[u8],
+        rounding: StackRounding,
+        known: Option<&ProgramFacts>,
+    ) -> Result<(), Error> {
+        let directory = self.program(name, &program.fingerprint());
+        let (maps, path) = (directory.join("maps"), directory.join("definitions"));
+        let Some(mut definitions) = read::<Definitions>(&path).filter(|d| d.format == FORMAT)
+        else {
+            let why = "is not there or of another version: nobody knows what was pinned".into();
+            return Err(Error::Pin { path: path.display().to_string(), why });
+        };
+        pins::make_directory(&maps)?;
+        let mut gone = Vec::new();
+        for Defined { id, facts } in &definitions.maps {
+            let pin = maps.join(pins::file_name(facts.name.as_str()));
+            if pinned(&pin).ok().flatten().is_some_and(|(_, found)| found == *id) {
+                continue;
+            }
+            // Whatever has its name in our directory is not the program's.
+            pins::remove(&pin)?;
+            if facts.initial == InitialContents::Slots {
+                // The kernel emptied it when the pin went.
+                gone.push(&facts.name);
+                continue;
+            }
+            match MapHandle::from_map_id(*id) {
+                Ok(map) => kernel::pin(map.as_fd(), &pin)?,
+                Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => gone.push(&facts.name),
+                Err(e) => {
+                    let why = format!("cannot be pinned again: map {id}: {e}");
+                    return Err(Error::Pin { path: pin.display().to_string(), why });
+                }
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let entries = directory.join("entries");
+        let mut told: BTreeMap<MapName, Sha256> = read(&entries).unwrap_or_default();
+        told.retain(|map, _| !gone.contains(&map));
+        write(&entries, &told)?;
+        let home = MapHome::Pinned(maps.clone());
+        let member = Member::prepare(object, program, &home, rounding, known)?;
+        definitions.maps = defined(member.map_facts(), &maps)?;
+        write(&path, &definitions)
     }
 
     /// A number above those of all pinned loads of a program.

@@ -35,6 +35,10 @@ impl Host for Simulator {
             Step::RenameHook(step) => self.rename_hook(step),
             Step::PinLink(step) => self.pin_link(step),
             Step::PrepareProgram(step) => self.prepare_program(step),
+            Step::PinMaps(step) => {
+                let load = (step.program.clone(), step.fingerprint.clone());
+                step.maps.iter().try_for_each(|map| self.pin_map(&load, map))
+            }
             Step::SetMapEntries(step) => self.set_map_entries(step),
             Step::BuildChain(step) => self.build_chain(step),
             Step::Attach(step) => self.attach(step),
@@ -80,6 +84,7 @@ impl Simulator {
             }
             Step::RenameHook(_)
             | Step::PinLink(_)
+            | Step::PinMaps(_)
             | Step::PrepareProgram(_)
             | Step::Swap(_)
             | Step::Detach(_)

@@ -28,8 +28,9 @@ pub(super) struct Object {
 #[derive(Debug, Clone)]
 pub(super) struct Pinned {
     facts: MapFacts,
-    /// `None`: somebody removed the pin.
-    id: Option<u32>,
+    id: u32,
+    /// `false`: somebody removed the pin.
+    pinned: bool,
 }
 
 impl Simulator {
@@ -42,7 +43,7 @@ impl Simulator {
     /// The kernel's id of a pinned map.
     #[must_use]
     pub fn map_id(&self, load: &Load, map: &MapName) -> Option<u32> {
-        self.programs.get(load)?.maps.get(map)?.id
+        self.programs.get(load)?.maps.get(map)?.id()
     }
 
     /// What a pinned map holds.
@@ -54,7 +55,7 @@ impl Simulator {
     /// Writes into all pinned maps of a program through their pins, as an application does.
     pub fn write_maps(&mut self, program: &ProgramName, value: u64) {
         let loads = self.programs.iter().filter(|((name, _), _)| name == program);
-        for id in loads.flat_map(|(_, program)| program.maps.values()).filter_map(|map| map.id) {
+        for id in loads.flat_map(|(_, program)| program.maps.values()).filter_map(Pinned::id) {
             self.contents.entry(id).or_default().written = Some(value);
         }
     }
@@ -63,8 +64,24 @@ impl Simulator {
     pub fn lose_map(&mut self, program: &ProgramName, map: &MapName) {
         let loads = self.programs.iter_mut().filter(|((name, _), _)| name == program);
         for map in loads.filter_map(|(_, program)| program.maps.get_mut(map)) {
-            map.id = None;
+            map.pinned = false;
         }
+    }
+
+    /// Pins the map that a load had, as long as the kernel has it.
+    pub(super) fn pin_map(&mut self, load: &Load, name: &MapName) -> Result<(), String> {
+        let Some(map) = self.programs.get_mut(load).and_then(|p| p.maps.get_mut(name)) else {
+            return Err(format!("program {} has no map {name} (ENOENT)", load.0));
+        };
+        map.pinned = true;
+        let emptied = map.facts.initial == InitialContents::Slots;
+        if emptied || !self.contents.contains_key(&map.id) {
+            self.last_map_id += 1;
+            map.id = self.last_map_id;
+            self.contents.insert(map.id, Contents::default());
+            self.forget_entries(load, name);
+        }
+        Ok(())
     }
 
     /// Makes the maps of a load, or takes them over as the step says.
@@ -88,13 +105,13 @@ impl Simulator {
             if !could_be_read(old, new) {
                 self.violations.push(format!("map {map} of {program} is kept and differs"));
             }
-            maps.insert(map.clone(), Pinned { facts: new.clone(), id: Some(id) });
+            maps.insert(map.clone(), Pinned { facts: new.clone(), id, pinned: true });
         }
         for facts in object.into_iter().flat_map(|object| object.maps) {
             if !maps.contains_key(&facts.name) {
                 self.last_map_id += 1;
                 self.contents.insert(self.last_map_id, Contents::default());
-                let pinned = Pinned { id: Some(self.last_map_id), facts };
+                let pinned = Pinned { id: self.last_map_id, pinned: true, facts };
                 maps.insert(pinned.facts.name.clone(), pinned);
             }
         }
@@ -105,7 +122,7 @@ impl Simulator {
     pub(super) fn forget_entries(&mut self, load: &Load, map: &MapName) {
         let id = self.map_id(load, map);
         for (other, program) in &mut self.programs {
-            let shares = id.is_some() && program.maps.get(map).is_some_and(|map| map.id == id);
+            let shares = id.is_some() && program.maps.get(map).is_some_and(|map| map.id() == id);
             if other == load || (other.0 == load.0 && shares) {
                 program.entries.remove(map);
             }
@@ -126,7 +143,7 @@ impl Simulator {
         let chains = self.hooks.values().flat_map(|hook| hook.chains.values());
         let loaded = links.map(|link| &link.runs).chain(chains.filter_map(|c| c.loaded.as_ref()));
         let used: BTreeSet<u32> = pinned
-            .filter_map(|map| map.id)
+            .filter_map(Pinned::id)
             .chain(loaded.flat_map(|Loaded { map_ids, .. }| map_ids).copied())
             .collect();
         self.contents.retain(|id, _| used.contains(id));
@@ -135,16 +152,16 @@ impl Simulator {
     pub(super) fn made(&self, load: &Load) -> Option<Made> {
         let program = self.programs.get(load)?;
         let maps = program.maps.iter();
-        let maps = maps.map(|(name, Pinned { facts, id })| {
-            (name.clone(), MadeMap { facts: facts.clone(), id: *id })
-        });
+        let maps = maps
+            .map(|(name, map)| (name.clone(), MadeMap { facts: map.facts.clone(), id: map.id() }));
         Some(Made { order: program.instance, object: program.object?, maps: maps.collect() })
     }
 }
 
 impl Pinned {
+    /// The kernel's id of it, if it is pinned.
     pub(super) fn id(&self) -> Option<u32> {
-        self.id
+        self.pinned.then_some(self.id)
     }
 }
 

@@ -1,13 +1,14 @@
 //! What others do to our links and pins, and what becomes of it.
 
 use super::{document, scene};
-use libbpf_rs::{Link, ObjectBuilder};
+use libbpf_rs::{Link, MapHandle, MapInfo, ObjectBuilder};
 use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::foreign;
 use pointsman_netns::netns::Pair;
 use pointsman_netns::object_path;
 use pointsman_netns::traffic::received;
 use serde_json::{Value, json};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 /// A chain that drops datagrams to all ports but 5999.
@@ -106,6 +107,27 @@ fn pins_that_are_removed_are_made_again_and_no_packet_notices() {
     drop(daemon);
     assert_eq!(received(&pair, &[5001], 5999, 5), [0], "without a daemon");
     drop(host);
+}
+
+#[test]
+fn a_map_that_is_unpinned_is_pinned_again_with_its_contents() {
+    let scene = Scene::new("repair");
+    let before = scene.daemon.hook();
+    let maps = PathBuf::from(before["members"][0]["maps"].as_str().unwrap());
+    let pin = maps.join("ports");
+    let id = || MapInfo::new(MapHandle::from_pinned_path(&pin).unwrap().as_fd()).unwrap().info.id;
+    let made = id();
+    std::fs::remove_file(&pin).unwrap();
+    scene.repaired("maps_unpinned");
+    assert_eq!(id(), made, "the same map");
+    // Something else in its place is not taken for it.
+    std::fs::rename(maps.join("%2erodata"), &pin).unwrap_or_else(|_| {
+        std::fs::remove_file(&pin).unwrap();
+    });
+    scene.settle();
+    scene.daemon.hook_until("second repair", |hook| hook["drift"]["repairs"] == 2);
+    assert_eq!(id(), made, "the same map again");
+    assert_eq!(scene.daemon.hook()["fused"]["id"], before["fused"]["id"], "no chain was built");
 }
 
 #[test]
