@@ -24,6 +24,7 @@ pub mod logging;
 mod look;
 pub mod notify;
 pub mod problem;
+mod renamed;
 pub mod resolve;
 pub mod serve;
 pub mod state;

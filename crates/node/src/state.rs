@@ -7,7 +7,7 @@
 use crate::disk::{self, CreateAside, Disk, StorageError, failed};
 use crate::history::{Bypass, Good, Unconfirmed};
 use crate::store::{ReadError, Store};
-use pointsman_model::{HookId, NodeName, ProgramName, Sha256};
+use pointsman_model::{HookId, InterfaceId, NodeName, ProgramName, Sha256};
 use pointsman_plan::Mark;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +87,9 @@ pub struct LastGood {
     pub hook: HookId,
     /// The edition.
     pub edition: Edition,
+    /// The interface's name in that edition's document, where it has another now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<InterfaceId>,
 }
 
 /// The state and where it is kept.
@@ -279,7 +282,11 @@ impl State {
         edition: &Edition,
     ) {
         self.last_good.retain(|good| wanted.contains(&good.hook) && !done.contains(&good.hook));
-        let new = done.iter().map(|hook| LastGood { hook: hook.clone(), edition: edition.clone() });
+        let new = done.iter().map(|hook| LastGood {
+            hook: hook.clone(),
+            edition: edition.clone(),
+            named: None,
+        });
         self.last_good.extend(new);
         self.last_good.sort_by(|a, b| a.hook.cmp(&b.hook));
     }

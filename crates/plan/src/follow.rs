@@ -5,6 +5,7 @@ use pointsman_model::observed::Observed;
 use pointsman_model::plan::{RenameHook, Step};
 use pointsman_model::{HookId, InterfaceId};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Gives the pins of chains that run on interfaces the document knows the names that these have
 /// now. What comes out is the host as it is after the steps.
@@ -27,6 +28,22 @@ pub(crate) fn follow<'a>(
         steps.push(Step::RenameHook(rename));
     }
     (steps, observed)
+}
+
+/// What is remembered of hooks, under the names that they have after `renames`.
+pub(crate) fn renamed<T: Clone>(
+    by_hook: &BTreeMap<HookId, T>,
+    renames: &[Step],
+) -> BTreeMap<HookId, T> {
+    let mut by_hook = by_hook.clone();
+    for step in renames {
+        if let Step::RenameHook(RenameHook { from, to }) = step {
+            let (moved, other) = (by_hook.remove(from), by_hook.remove(to));
+            by_hook.extend(moved.map(|value| (to.clone(), value)));
+            by_hook.extend(other.map(|value| (from.clone(), value)));
+        }
+    }
+    by_hook
 }
 
 fn misnamed(wanted: impl Fn(&HookId) -> bool, observed: &Observed) -> Option<RenameHook> {

@@ -2,7 +2,7 @@
 
 use crate::bypass::bypass;
 use crate::catalog::{Catalog, Load, used};
-use crate::follow::follow;
+use crate::follow::{follow, renamed};
 use crate::hook::{Context, HookPlan, remove, want};
 use crate::preflight::preflight;
 use crate::programs::{prepare, release};
@@ -29,19 +29,20 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
         .collect();
     let (renames, observed) = follow(|hook| chains.contains_key(hook), observed);
     let observed = &*observed;
+    let bypassed = renamed(wanted.bypassed, &renames);
     let context =
         Context { generation: document.generation, catalog: &catalog, observed, caps, options };
     let hooks: BTreeSet<&HookId> = chains.keys().chain(observed.hooks.keys()).collect();
     let hooks: Vec<HookPlan> = hooks
         .into_iter()
-        .map(|hook| match (chains.get(hook), wanted.bypassed.get(hook)) {
+        .map(|hook| match (chains.get(hook), bypassed.get(hook)) {
             (Some(xdp), None) => want(hook, xdp, &context),
             (Some(xdp), Some(how_long)) => bypass(hook, xdp, how_long, &context),
             (None, _) => remove(hook, observed),
         })
         .collect();
     // What a bypassed hook ran and will run again must find its maps as they were.
-    let bypassed = chains.keys().any(|hook| wanted.bypassed.contains_key(hook));
+    let keeps = chains.keys().any(|hook| bypassed.contains_key(hook));
 
     // Maps are filled for what runs afterwards; a refused or pending hook gets nothing new.
     let stays = |diff: &HookDiff| matches!(diff.change, HookChange::Refused | HookChange::Pending);
@@ -61,7 +62,7 @@ pub fn plan(wanted: &Wanted<'_>, observed: &Observed, caps: &Caps, options: Opti
     let runs = |name: &ProgramName| running.iter().any(|(other, _)| other == name);
     let waiting = waiting.map(|entry| &entry.program).filter(|name| !runs(name)).collect();
     let (warnings, budgets) = preflight(&hooks, &catalog, observed, caps);
-    let releases = if bypassed { (Vec::new(), None) } else { release(&hooks, &waiting, observed) };
+    let releases = if keeps { (Vec::new(), None) } else { release(&hooks, &waiting, observed) };
     let plan = assemble(document.generation, steps, notes, hooks, releases);
     Plan { warnings, budgets, ..plan }
 }

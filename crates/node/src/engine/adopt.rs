@@ -28,7 +28,7 @@ impl Engine {
             return;
         }
         match self.carry_on(&edition, Options::default()) {
-            Ok(_) => self.return_to_last_good(&edition),
+            Ok(_) => drop(self.return_to_last_good(&edition, &BTreeSet::new())),
             Err(message) => {
                 let pointer = String::new();
                 let source = format!("accepted generation {}", edition.generation);
@@ -81,24 +81,30 @@ impl Engine {
         Ok(refused)
     }
 
-    /// Does so for every hook that is refused.
-    pub(super) fn return_to_last_good(&mut self, current: &Edition) {
+    /// Does so for every hook that is refused, but for those that are left as they are. Gives the
+    /// hooks that got a chain.
+    pub(super) fn return_to_last_good(
+        &mut self,
+        current: &Edition,
+        leave: &BTreeSet<HookId>,
+    ) -> BTreeSet<HookId> {
         let refused = self.last.refusals.iter().filter_map(|refusal| refusal.hook.clone());
-        for hook in refused.collect::<BTreeSet<_>>() {
-            self.return_one(&hook, current);
-        }
+        let mut refused: BTreeSet<_> = refused.filter(|hook| !leave.contains(hook)).collect();
+        refused.retain(|hook| self.return_one(hook, current));
+        refused
     }
 
     /// Where the document in force is refused and nothing of ours runs, what ran there last is
     /// better than nothing: the traffic of a host must not depend on when it was rebooted.
-    pub(super) fn return_one(&mut self, hook: &HookId, current: &Edition) {
-        let Some(edition) = self.state.state().last_good(hook).cloned() else { return };
+    pub(super) fn return_one(&mut self, hook: &HookId, current: &Edition) -> bool {
+        let Some(edition) = self.state.state().last_good(hook).cloned() else { return false };
         if edition == *current {
-            return;
+            return false;
         }
         let generation = edition.generation;
-        let message = match self.attach_last_good(hook, &edition) {
-            Ok(false) => return,
+        let returned = self.attach_last_good(hook, &edition);
+        let message = match &returned {
+            Ok(false) => return false,
             Ok(true) => format!(
                 "generation {generation} runs on {hook} again, the last one that could be carried \
                  out there: what the document in force wants there is refused"
@@ -108,8 +114,11 @@ impl Engine {
                  not be attached again either: {why}"
             ),
         };
-        tracing::warn!("{message}");
+        if self.returned.get(hook) != Some(&message) {
+            tracing::warn!("{message}");
+        }
         self.returned.insert(hook.clone(), message);
+        returned.is_ok()
     }
 
     /// Attaches what `edition` wants on `hook`, and touches nothing else; `false`: a chain of ours
@@ -135,7 +144,11 @@ impl Engine {
         options: Options,
     ) -> Result<bool, String> {
         let mut document = self.accepted_document(edition)?;
-        document.interfaces.retain(|interface, _| *interface == hook.interface);
+        // The only one, under the name that it has now.
+        let named = self.state.state().named_in(hook, edition);
+        let interface = document.interfaces.remove(&named);
+        document.interfaces =
+            interface.map(|wanted| (hook.interface.clone(), wanted)).into_iter().collect();
         let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)

@@ -5,6 +5,7 @@ use super::outcome;
 use super::{Engine, LastPlan, Request};
 use crate::host::{Kernel, KernelError, Objects, Scope};
 use crate::problem;
+use crate::renamed::renames;
 use crate::resolve::{Origin, Resolved, Resolver};
 use crate::state::{Edition, State};
 use pointsman_model::api::{
@@ -12,7 +13,7 @@ use pointsman_model::api::{
 };
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
-use pointsman_model::plan::{HookChange, Note, Plan, Refusal, Step};
+use pointsman_model::plan::{HookChange, Note, Plan, Refusal, RenameHook, Step};
 use pointsman_model::{Document, HookId, Sha256};
 use pointsman_plan::{self as plan, Host, Options, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
@@ -254,7 +255,9 @@ impl Engine {
         let unchanged = plan.hooks.iter().filter(unchanged).map(|diff| &diff.hook);
         let unchanged: BTreeSet<_> =
             unchanged.filter(|hook| next.bypass(hook).is_none()).cloned().collect();
-        next.remember(&wanted, &(&unchanged & &wanted), &edition);
+        // What is remembered under a name that goes is still needed when the new name comes.
+        let leaving = renames(plan).map(|rename| rename.from.clone()).collect();
+        next.remember(&(&wanted | &leaving), &(&unchanged & &wanted), &edition);
         self.state.accept(&request.text, digest, next).map_err(|error| {
             for hash in &resolved.stored {
                 // The error that matters is the one that ended it.
@@ -291,7 +294,24 @@ impl Engine {
                 StepOutcome::Skipped => tracing::warn!("{step} skipped"),
             }
         }
+        self.follow_renames(plan, &results);
         (results, visible)
+    }
+
+    /// Renames what is remembered of hooks that were renamed.
+    fn follow_renames(&mut self, plan: &Plan, results: &[StepResult]) {
+        let steps = plan.steps.iter().zip(results);
+        let done = steps.filter(|(_, result)| result.outcome == StepOutcome::Done);
+        let mut next = self.state.state().clone();
+        for (step, _) in done {
+            if let Step::RenameHook(RenameHook { from, to }) = step {
+                next.exchange(from, to);
+                self.drifts.exchange(from, to);
+            }
+        }
+        if next != *self.state.state() {
+            self.force(next);
+        }
     }
 
     /// Remembers what is known after a plan was carried out. It is carried out by now: a disk

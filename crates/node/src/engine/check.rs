@@ -70,7 +70,11 @@ impl Engine {
         self.tell_done(&plan, &results, &verdict, before.as_ref(), now);
         self.seen = self.seen_after(&document, observed, &plan, &failures, verdict.next)?;
         self.take_over(&document, plan, failures, edition);
-        self.return_to_last_good(edition);
+        for hook in self.return_to_last_good(edition, &verdict.leave) {
+            if verdict.put_back.contains(&hook) {
+                self.repaired(&hook, now);
+            }
+        }
         self.notify();
         Ok(())
     }
@@ -109,10 +113,11 @@ impl Engine {
         }
         // What failed is not tried again at once, unless the interfaces changed meanwhile.
         let after = self.observe(&Scope::of(document)).map_err(|problem| problem.title)?;
+        let (before, after) = (relevant(before, &wanted), relevant(after, &wanted));
         if (&after.interfaces, &after.unreachable) != (&before.interfaces, &before.unreachable) {
             return Ok(None);
         }
-        Ok(Some(Seen { world: relevant(after, &wanted), until }))
+        Ok(Some(Seen { world: after, until }))
     }
 
     fn take_over(
@@ -127,6 +132,8 @@ impl Engine {
         let mut next = self.state.state().clone();
         next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
         self.last.take_over(Scope::of(document), wanted, plan, refusals);
+        // A look may be what makes the document whole.
+        self.judge_good(&mut next, &self.last.wanted, &self.last.refusals);
         let note = self.remember(next);
         self.last.notes.extend(note);
         self.tell_pending(&waited);

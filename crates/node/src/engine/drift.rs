@@ -32,6 +32,8 @@ struct Found {
 pub(super) struct Verdict {
     /// The hooks that are put right now.
     pub(super) repair: BTreeSet<HookId>,
+    /// The hooks on which the document is refused, and what ran last is put back now.
+    pub(super) put_back: BTreeSet<HookId>,
     /// The hooks that stay as they are for now.
     pub(super) leave: BTreeSet<HookId>,
     /// When the first of these is put right.
@@ -49,10 +51,34 @@ impl Drifts {
         *self = Self::default();
     }
 
-    /// Notes how the hooks of `plan` were left that are in order.
+    /// The same for one hook.
+    pub(super) fn forget_one(&mut self, hook: &HookId) {
+        self.settled.remove(hook);
+        self.found.remove(hook);
+    }
+
+    /// Gives what is known of two hooks each other's names.
+    pub(super) fn exchange(&mut self, one: &HookId, other: &HookId) {
+        let (first, second) = (self.settled.remove(one), self.settled.remove(other));
+        self.settled.extend(first.map(|settled| (other.clone(), settled)));
+        self.settled.extend(second.map(|settled| (one.clone(), settled)));
+        let (first, second) = (self.found.remove(one), self.found.remove(other));
+        self.found.extend(first.map(|found| (other.clone(), found)));
+        self.found.extend(second.map(|found| (one.clone(), found)));
+    }
+
+    /// Notes how the hooks of `plan` were left that are in order. Where the document is refused,
+    /// in order is whatever chain of ours was found first, or put there by ourselves.
     pub(super) fn settle(&mut self, plan: &Plan, observed: &Observed) {
         for diff in &plan.hooks {
-            let in_order = diff.change == HookChange::Unchanged;
+            let before = self.settled.get(&diff.hook);
+            let in_order = match diff.change {
+                HookChange::Unchanged => true,
+                HookChange::Refused => {
+                    before.is_none_or(|before| drift(&diff.hook, *before, observed).is_none())
+                }
+                _ => false,
+            };
             let settled = Settled::of(&diff.hook, observed).filter(|_| in_order);
             if let Some(settled) = settled {
                 self.settled.insert(diff.hook.clone(), settled);
@@ -73,6 +99,14 @@ impl Engine {
         self.schedule.acted(Instant::now());
     }
 
+    /// The same for one hook; what others did elsewhere stays known.
+    pub(super) fn settle_one(&mut self, hook: &HookId) {
+        self.drifts.forget_one(hook);
+        self.returned.remove(hook);
+        self.seen = None;
+        self.schedule.acted(Instant::now());
+    }
+
     /// Looks for drift on the hooks of a plan, and decides what is done about it.
     pub(super) fn judge(
         &mut self,
@@ -86,7 +120,7 @@ impl Engine {
             let hook = &diff.hook;
             let settled = self.drifts.settled.get(hook);
             let Some(kind) = settled.and_then(|settled| drift(hook, *settled, observed)) else {
-                if diff.change == HookChange::Unchanged
+                if matches!(diff.change, HookChange::Unchanged | HookChange::Refused)
                     && let Some(found) = self.drifts.found.get_mut(hook)
                 {
                     // Whoever did it, it is right again.
@@ -101,14 +135,17 @@ impl Engine {
             let due = pace.due(since);
             let policy = policy(document, hook);
             let plight = match (policy, diff.change) {
-                (_, HookChange::Refused) => Plight::Refused,
+                (_, HookChange::Refused) if kind == DriftKind::Displaced => Plight::Displaced,
                 (DriftPolicy::Leave, _) => Plight::Left,
                 (DriftPolicy::Repair, _) if due > since => Plight::Waits(due.saturating_sub(since)),
                 (DriftPolicy::Repair, _) => Plight::Repair,
             };
             match plight {
+                Plight::Repair if diff.change == HookChange::Refused => {
+                    verdict.put_back.insert(hook.clone());
+                }
                 Plight::Repair => drop(verdict.repair.insert(hook.clone())),
-                Plight::Refused => {}
+                Plight::Displaced => {}
                 Plight::Left => drop(verdict.leave.insert(hook.clone())),
                 Plight::Waits(wait) => {
                     verdict.leave.insert(hook.clone());
@@ -131,7 +168,7 @@ impl Engine {
         let message = format!("{}; {}", what(kind), plight.words(pace));
         let next_repair_unix_ms = match plight {
             Plight::Waits(wait) => Some(unix_ms() + millis(wait)),
-            Plight::Repair | Plight::Refused | Plight::Left => None,
+            Plight::Repair | Plight::Displaced | Plight::Left => None,
         };
         let repairs = before.map_or(0, |before| before.repairs);
         let status = DriftStatus {
@@ -169,7 +206,7 @@ impl Engine {
 #[derive(Debug, Clone, Copy)]
 enum Plight {
     Repair,
-    Refused,
+    Displaced,
     Left,
     Waits(Duration),
 }
@@ -178,7 +215,9 @@ impl Plight {
     fn words(self, pace: Pace) -> String {
         match self {
             Self::Repair => "it is put right now".into(),
-            Self::Refused => "what is not ours stays; once it is gone the chain is attached".into(),
+            Self::Displaced => {
+                "what is not ours stays; once it is gone the chain is attached".into()
+            }
             Self::Left => "it is left as it is until the next apply, as the document says".into(),
             Self::Waits(wait) if pace.is_fight() => format!(
                 "somebody keeps undoing what is put right: find out who; next repair in {} s",

@@ -100,7 +100,7 @@ impl Engine {
             Some(failure) => format!("the bypass failed: {}", failure.message),
         };
         self.event(EventKind::Bypassed, Some(&hook), &message);
-        self.settle_anew();
+        self.settle_one(&hook);
         self.last.take_over_hooks(plan, failures.clone());
         let mut report = self.bypass_report(hook, was.is_some(), notes);
         report.results = results;
@@ -134,7 +134,7 @@ impl Engine {
         let (results, visible) = self.carry_out(&plan, &resolved, arrived);
         let failures = outcome::failures(&plan, &results);
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
-        self.settle_anew();
+        self.settle_one(hook);
         let pending = plan.hooks.iter().any(|diff| diff.change == HookChange::Pending);
         self.last.take_over_hooks(plan, refusals.clone());
         if refusals.is_empty() {

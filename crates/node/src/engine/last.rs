@@ -64,6 +64,8 @@ impl LastPlan {
         self.hooks.retain(|diff| stays(Some(&diff.hook)));
         self.refusals.retain(|refusal| stays(refusal.hook.as_ref()));
         self.notes.retain(|note| stays(note.hook.as_ref()));
+        self.warnings.retain(|warning| stays(Some(&warning.hook)));
+        self.warnings.extend(plan.warnings);
         self.hooks.extend(plan.hooks);
         self.refusals.extend(refusals);
         self.notes.extend(plan.notes);

@@ -64,12 +64,9 @@ fn mtu(subject: &Subject<'_>, chain: &Chain<'_>) -> Option<Warning> {
         let (kind, severity) = (PreflightKind::FeatureMissing, Severity::Warning);
         return Some(subject.warning(kind, severity, None, message));
     }
-    let without = chain.members.iter().find(|(_, facts)| !facts.frags);
-    let program = without.map(|&(name, _)| name);
-    let because = match program {
-        Some(name) => format!("{name} is not built as xdp.frags"),
-        None => "an empty chain takes one buffer a packet".to_owned(),
-    };
+    let (name, _) = chain.members.iter().find(|(_, facts)| !facts.frags)?;
+    let program = Some(*name);
+    let because = format!("{name} is not built as xdp.frags");
     // veth's figure is exact where the peer's MTU is known, and it looks at every program.
     let certain = peer.is_some() && subject.changes();
     let (severity, follows) = match certain {
