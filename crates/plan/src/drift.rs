@@ -36,10 +36,18 @@ pub fn drift(hook: &HookId, settled: Settled, observed: &Observed) -> Option<Dri
     let no_pins = ObservedHook::default();
     let pins = observed.hooks.get(hook).unwrap_or(&no_pins);
     let ours = |id: u32| id == settled.program_id;
+    // Interfaces may exchange their names, and the pins have yet to follow.
+    let of_other_pins = || {
+        let mut links = observed.hooks.values().filter_map(|pins| pins.link.as_ref());
+        links.any(|link| link.runs_on(interface))
+    };
     match (&pins.link, &interface.attached) {
         (Some(link), Some(_)) if link.runs_on(interface) => running(pins, link, settled, observed),
+        (_, Some(_)) if of_other_pins() => None,
         (_, Some(attached)) if ours(attached.program_id) => Some(DriftKind::Unpinned),
         (_, Some(_)) => Some(DriftKind::Displaced),
+        // It runs on, on what had the name.
+        (Some(link), None) if !link.is_detached() => None,
         (Some(_), None) => Some(DriftKind::Detached),
         (None, None) => Some(DriftKind::Unpinned),
     }

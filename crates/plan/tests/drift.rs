@@ -289,3 +289,26 @@ fn what_somebody_else_did_is_named() {
     };
     assert_eq!(after(&anew), None);
 }
+
+#[test]
+fn an_exchange_of_names_is_nobodys_drift() {
+    let (bench, mut host) = (Bench::with(&["p", "q"]), host());
+    host.add_interface(&interface("eth1"), Some(true));
+    let wanted = json!({"eth0": {"xdp": {"chain": [{"program": "p"}]}},
+        "eth1": {"xdp": {"chain": [{"program": "q"}]}}});
+    bench.apply(1, &wanted, &mut host);
+    let hooks = [hook("eth0"), hook("eth1")];
+    let settled = hooks.clone().map(|hook| Settled::of(&hook, &host.observe()).unwrap());
+    let exchange = |host: &mut Simulator| {
+        for (from, to) in [("eth0", "aside"), ("eth1", "eth0"), ("aside", "eth1")] {
+            host.rename_interface(&interface(from), &interface(to));
+        }
+    };
+    // The pins followed the first exchange; then the names are exchanged again.
+    exchange(&mut host);
+    bench.apply(1, &wanted, &mut host);
+    exchange(&mut host);
+    for (hook, settled) in hooks.iter().zip(settled) {
+        assert_eq!(drift(hook, settled, &host.observe()), None, "{hook}");
+    }
+}

@@ -363,11 +363,16 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
 }
 
 fn check_namespace(raw: raw::RawNamespace) -> Result<NamespaceSpec, (&'static str, &'static str)> {
+    /// `PATH_MAX` of `linux/limits.h`, less the terminating zero.
+    const LONGEST_PATH: usize = 4095;
     /// `PID_MAX_LIMIT` of `linux/threads.h`.
     const MAX_PID: u32 = 4 << 20;
     let raw::RawNamespace { name, path, pid } = raw;
     match (name, path, pid) {
         (Some(name), None, None) => Ok(NamespaceSpec::Name(name)),
+        (None, Some(path), None) if path.len() > LONGEST_PATH => {
+            Err(("/path", "expected a path of at most 4095 bytes"))
+        }
         (None, Some(path), None) if path.starts_with('/') && !path.contains('\0') => {
             Ok(NamespaceSpec::Path(path.into()))
         }

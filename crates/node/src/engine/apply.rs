@@ -75,6 +75,7 @@ impl Engine {
             self.collect();
         }
         self.settle_anew();
+        self.settle_changed(&plan, &results, &Scope::of(document));
         let waited = self.last.waiting();
         self.last = LastPlan {
             scope: Scope::of(document),
@@ -129,6 +130,7 @@ impl Engine {
         // First, so that a start after a crash does not attach again. An operator who breaks the
         // glass on a host with a full disk must get what he asked for all the same.
         let mut next = self.state.state().clone();
+        let was_drained = next.drained;
         next.drain();
         if let Err(error) = self.state.force(next) {
             failures.push(format!(
@@ -150,7 +152,10 @@ impl Engine {
             0 => "all that is ours was removed".to_owned(),
             n => format!("{n} things could not be removed or recorded"),
         };
-        self.event(EventKind::Drained, None, &message);
+        // Draining what is drained already is nothing that happened.
+        if !was_drained || !results.is_empty() {
+            self.event(EventKind::Drained, None, &message);
+        }
         Ok(DrainReport { results, failures })
     }
 

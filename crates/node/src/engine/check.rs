@@ -67,6 +67,7 @@ impl Engine {
         let plan = narrow(plan, |hook| !verdict.leave.contains(hook));
         let (results, _) = self.carry_out(&plan, &resolved, now);
         let failures = outcome::failures(&plan, &results);
+        self.settle_changed(&plan, &results, &scope);
         self.tell_done(&plan, &results, &verdict, before.as_ref(), now);
         self.seen = self.seen_after(&document, observed, &plan, &failures, verdict.next)?;
         self.take_over(&document, plan, failures, edition);

@@ -3,6 +3,8 @@
 use super::Engine;
 use super::deadline::millis;
 use crate::clock::unix_ms;
+use crate::host::Scope;
+use pointsman_model::api::{StepOutcome, StepResult};
 use pointsman_model::document::DriftPolicy;
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
@@ -67,6 +69,14 @@ impl Drifts {
         self.found.extend(second.map(|found| (one.clone(), found)));
     }
 
+    /// Notes how `hooks` were left, which are in order.
+    pub(super) fn left(&mut self, hooks: &BTreeSet<HookId>, observed: &Observed) {
+        for hook in hooks {
+            let settled = Settled::of(hook, observed);
+            self.settled.extend(settled.map(|settled| (hook.clone(), settled)));
+        }
+    }
+
     /// Notes how the hooks of `plan` were left that are in order. Where the document is refused,
     /// in order is whatever chain of ours was found first, or put there by ourselves.
     pub(super) fn settle(&mut self, plan: &Plan, observed: &Observed) {
@@ -97,6 +107,23 @@ impl Engine {
         self.returned.clear();
         self.seen = None;
         self.schedule.acted(Instant::now());
+    }
+
+    /// Notes at once how the hooks were left that a plan changed: what somebody does to them before
+    /// the next look must not pass for what was left.
+    pub(super) fn settle_changed(&mut self, plan: &Plan, results: &[StepResult], scope: &Scope) {
+        let steps = || plan.steps.iter().zip(results);
+        let hooks = |done: bool| -> BTreeSet<HookId> {
+            let those = steps().filter(|(_, r)| (r.outcome == StepOutcome::Done) == done);
+            those.filter_map(|(step, _)| step.hook().cloned()).collect()
+        };
+        let changed = &hooks(true) - &hooks(false);
+        if changed.is_empty() {
+            return;
+        }
+        if let Ok(observed) = self.observe(scope) {
+            self.drifts.left(&changed, &observed);
+        }
     }
 
     /// The same for one hook; what others did elsewhere stays known.
