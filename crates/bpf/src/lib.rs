@@ -9,6 +9,7 @@ mod alone;
 mod btf;
 mod builtin;
 mod chain;
+pub mod dispatcher;
 mod error;
 mod inspect;
 mod kernel;

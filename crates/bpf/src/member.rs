@@ -130,7 +130,7 @@ impl Member {
 }
 
 /// Says what libbpf shall load, and as what. Returns whether the object has a program array.
-fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<bool, Error> {
+pub(crate) fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<bool, Error> {
     let has_array = object.maps().iter().any(|map| map.kind() == MapType::ProgArray);
     for program in object.programs() {
         let is_entry = program.as_ptr() == entry.as_ptr();
@@ -168,7 +168,7 @@ fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<bool, Error> {
     Ok(has_array)
 }
 
-fn prepare(object: &Object) -> Result<(), Error> {
+pub(crate) fn prepare(object: &Object) -> Result<(), Error> {
     // SAFETY: the object is open and not yet loaded.
     let (code, said) = messages::capture(|| unsafe { sys::bpf_object__prepare(object.as_ptr()) });
     if code < 0 {
@@ -180,7 +180,7 @@ fn prepare(object: &Object) -> Result<(), Error> {
 }
 
 impl Code {
-    fn of(program: ProgramRef<'_>) -> Result<Self, Error> {
+    pub(crate) fn of(program: ProgramRef<'_>) -> Result<Self, Error> {
         let ptr = program.as_ptr();
         // SAFETY: the object is prepared: its instructions and records are final and live as long
         // as it does; libbpf answers null with a count of zero.

@@ -1,7 +1,7 @@
 //! What this kernel can do, found out by trying.
 
 use crate::error::Error;
-use crate::kernel::{self, Load};
+use crate::kernel::{self, Load, Place};
 use crate::pins;
 use libbpf_sys as sys;
 use pointsman_fuse::insn::Insn;
@@ -57,6 +57,7 @@ fn try_load(instructions: &[Insn]) -> std::io::Result<OwnedFd> {
         functions: &[],
         lines: &[],
         frags: false,
+        place: Place::Anywhere,
     };
     load.load().map(|(program, _)| program).map_err(|refused| refused.error)
 }
@@ -78,7 +79,7 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-fn release_at_least(major: u32, minor: u32) -> bool {
+pub(crate) fn release_at_least(major: u32, minor: u32) -> bool {
     let release = kernel_release();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)

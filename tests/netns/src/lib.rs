@@ -6,6 +6,7 @@
 
 pub mod bpffs;
 pub mod daemon;
+pub mod dispatcher;
 pub mod members;
 pub mod netns;
 pub mod packets;

@@ -1,0 +1,112 @@
+//! Where the pins lie, and who may change them.
+
+use super::config::Version;
+use super::error::DispatcherError;
+use crate::error::Error;
+use crate::pins as bpffs;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long another process may hold the lock. libxdp holds it for a few system calls.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause between two tries: a lock with a limit of time has no event to wait for.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The dispatchers whose pins lie in one BPF filesystem.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    root: PathBuf,
+    version: Option<Version>,
+}
+
+/// The lock on all pins of a BPF filesystem, libxdp's as well. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _directory: OwnedFd,
+}
+
+impl Dispatcher {
+    /// Uses the BPF filesystem mounted at `bpffs`: for everybody who follows libxdp's default
+    /// `/sys/fs/bpf`, or what `LIBXDP_BPFFS` says.
+    #[must_use]
+    pub fn at(bpffs: &Path) -> Self {
+        Self { root: bpffs.join("xdp"), version: None }
+    }
+
+    /// Speaks `version` on interfaces that nobody speaks another on. Without: the version of the
+    /// host's libxdp.
+    #[must_use]
+    pub fn with_version(self, version: Version) -> Self {
+        Self { version: Some(version), ..self }
+    }
+
+    /// The version for an interface without dispatcher.
+    pub(super) fn version(&self) -> Version {
+        self.version.unwrap_or_else(|| super::version::host_version(Path::new("/")))
+    }
+
+    /// The directory of all pins.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of one dispatcher's pins.
+    pub(super) fn directory(&self, interface_index: u32, program: u32) -> PathBuf {
+        self.root.join(format!("dispatch-{interface_index}-{program}"))
+    }
+
+    /// Locks for reading: `None` where there is nothing to lock, and so nothing pinned.
+    pub(super) fn lock_if_there(&self) -> Result<Option<Lock>, DispatcherError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match open(&self.root, flags, Mode::empty()) {
+            Ok(directory) => self.wait_for(directory).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(Error::os(format!("open {}", self.root.display()), e).into()),
+        }
+    }
+
+    /// Locks for changing. Makes the directory.
+    pub(super) fn lock(&self) -> Result<Lock, DispatcherError> {
+        let unusable = |why: String| DispatcherError::Bpffs {
+            path: self.root.parent().unwrap_or(&self.root).display().to_string(),
+            why,
+        };
+        let parent = self.root.parent().unwrap_or(&self.root);
+        match bpffs::is_bpffs(parent) {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = "is no BPF filesystem: mount -t bpf bpf there, or name another";
+                return Err(unusable(why.into()));
+            }
+            Err(e) => return Err(unusable(format!("cannot be looked at: {e}"))),
+        }
+        bpffs::make_directory(&self.root)?;
+        let lock = self.lock_if_there()?;
+        lock.ok_or_else(|| unusable("its directory xdp vanished".into()))
+    }
+
+    fn wait_for(&self, directory: OwnedFd) -> Result<Lock, DispatcherError> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { _directory: directory }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(PAUSE);
+                }
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    let path = self.root.display().to_string();
+                    return Err(DispatcherError::Locked { path, seconds: PATIENCE.as_secs() });
+                }
+                Err(e) => {
+                    return Err(Error::os(format!("lock {}", self.root.display()), e).into());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Dispatchers, ours and libxdp's, on one interface.
+
+mod beside;
