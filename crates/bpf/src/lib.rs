@@ -32,7 +32,9 @@ pub use kernel::{Link, LinkInfo, ProgramInfo, program_by_id};
 pub use maps::MapHome;
 pub use member::Member;
 pub use object::Object;
-pub use probe::{Probe, doctor, interface_index, kernel_release, native_xdp, probe};
+pub use probe::{
+    Probe, doctor, interface_index, kernel_release, libbpf_version, native_xdp, probe,
+};
 pub use store::{ChainMember, HookCounts, Store};
 pub use testrun::{TestRun, live_frames, test_run};
 pub use types::Suggestion;

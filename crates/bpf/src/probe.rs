@@ -73,6 +73,14 @@ fn freplace() -> Result<(), String> {
     }
 }
 
+/// The release of libbpf that is built in, such as `1.7`.
+#[must_use]
+pub fn libbpf_version() -> String {
+    // SAFETY: no arguments; constants of the library.
+    let (major, minor) = unsafe { (sys::libbpf_major_version(), sys::libbpf_minor_version()) };
+    format!("{major}.{minor}")
+}
+
 /// The kernel's release, such as `6.1.0-50-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {

@@ -27,7 +27,9 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
         pointsman plan node.json          what an apply would do\n  \
         pointsman apply node.json         do it\n  \
         pointsman status                  what runs, in which order\n  \
-        pointsman counters --watch        what it does to packets"
+        pointsman counters --watch        what it does to packets\n\n\
+        `pointsman xdp-loader ...`, or a link of the name xdp-loader to this program, does what\n\
+        the packaged xdp-loader does, without a node: see `pointsman xdp-loader help`."
 )]
 pub(crate) struct Args {
     /// The node's unix socket.

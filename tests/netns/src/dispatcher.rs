@@ -4,11 +4,13 @@ use crate::bpffs::Bpffs;
 use crate::netns::Pair;
 use crate::object_path;
 use pointsman_bpf::dispatcher::{
-    Actions, Attached, Chain, Changed, Component, Dispatcher, DispatcherError, Options, Program,
-    Wanted, freplace,
+    Actions, Attached, Chain, Changed, Component, Dispatcher, DispatcherError, Options, Pick,
+    Program, Wanted, freplace, hook,
 };
+use pointsman_bpf::test_run;
 use pointsman_model::{Action, ActionSet};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -78,6 +80,19 @@ impl Stage {
         }
     }
 
+    /// What the dispatcher on `v1` answers for a packet.
+    ///
+    /// # Panics
+    /// There is none.
+    #[track_caller]
+    #[must_use]
+    pub fn verdict(&self, packet: &[u8]) -> u32 {
+        let id = self.here(|_, index| hook(index)).expect("an interface").software;
+        let (id, _) = id.expect("an attached program");
+        let program = libbpf_rs::Program::fd_from_id(id).expect("a program");
+        test_run(program.as_fd(), packet, 1, 0).expect("a test run").verdict
+    }
+
     /// What ours shows, in the form of [`Row`].
     ///
     /// # Panics
@@ -142,7 +157,7 @@ impl Stage {
 #[must_use]
 pub fn program(object: &str, entry: &str) -> Program {
     let bytes = crate::object(object);
-    Program::open(&bytes, Some(entry), &BTreeMap::new(), None)
+    Program::open(&bytes, Pick::Named(entry), &BTreeMap::new(), None)
         .unwrap_or_else(|e| panic!("{object}:{entry}: {e}"))
 }
 

@@ -1,6 +1,6 @@
 //! Changing what runs on an interface: read, build, pin, one netlink REPLACE, unpin.
 //!
-//! The lock is held from the first look to the last pin. libxdp holds it for single steps only, so
+//! The lock is held from the first look to the REPLACE. libxdp holds it for single steps only, so
 //! a peer can still attach in between; then nothing is lost: REPLACE names the program that it
 //! expects, and the whole change is done again around what is there now. A process that ends
 //! between any two steps leaves the old chain or the new one, and at worst a directory of pins
@@ -77,11 +77,24 @@ pub enum Lone {
     AsLibxdp,
 }
 
+/// Where in the receive path a chain shall run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Where it runs; a new one natively, or behind the socket buffer where the driver has no
+    /// native XDP.
+    #[default]
+    Auto,
+    /// Where it runs; a new one here.
+    New(AttachMode),
+    /// Here, or nowhere.
+    Exactly(AttachMode),
+}
+
 /// How a change is made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// The mode. `None`: the one that runs, else native, or skb where the driver has no native.
-    pub mode: Option<AttachMode>,
+    /// The mode.
+    pub mode: Mode,
     /// Whether the new programs are bound to the device (version 3).
     pub bound: bool,
     /// What happens to a chain of one.
@@ -107,7 +120,8 @@ pub struct Changed {
 
 /// What a try came to.
 enum Try {
-    Done(Changed),
+    /// With the slots of the dispatcher before, which is pinned still.
+    Done(Changed, usize),
     /// Somebody else was faster.
     Lost,
 }
@@ -124,11 +138,19 @@ impl Dispatcher {
         options: &Options,
         mut edit: impl FnMut(&[Component]) -> Result<Vec<Wanted<'p>>, DispatcherError>,
     ) -> Result<Changed, DispatcherError> {
-        let lock = self.lock()?;
+        let mut lock = self.lock()?;
         let mut pause = Duration::from_micros(20);
         for tries in 1..=TRIES {
             match self.attempt(interface_index, options, &mut edit, &lock)? {
-                Try::Done(changed) => return Ok(Changed { tries, ..changed }),
+                Try::Done(changed, slots) => {
+                    let mut changed = Changed { tries, ..changed };
+                    if let Some(before) = changed.before {
+                        lock = self.let_readers_go_first(lock)?;
+                        let unpinned = self.unpin(interface_index, before, slots, &lock);
+                        changed.leftover = unpinned.err().map(|e| e.to_string());
+                    }
+                    return Ok(changed);
+                }
                 Try::Lost => {
                     // What made this try fail has happened already; the pause lets a peer finish.
                     std::thread::sleep(pause);
@@ -246,8 +268,8 @@ impl Dispatcher {
         let wanted = edit(running)?;
         if wanted.is_empty() {
             return match &old {
-                None => Ok(Try::Done(Changed::default())),
-                Some(old) => self.detach(interface_index, old, options, lock),
+                None => Ok(Try::Done(Changed::default(), 0)),
+                Some(old) => detach(interface_index, old, options),
             };
         }
         if let Some(old) = &old {
@@ -278,44 +300,17 @@ impl Dispatcher {
         self.pin(interface_index, &built, lock)?;
         let attached = attach(interface_index, &built, old.as_ref(), options.mode);
         let Err(error) = attached else {
-            let leftover = old.as_ref().and_then(|old| {
-                self.unpin(interface_index, old.program.id, lock).err().map(|e| e.to_string())
-            });
-            return Ok(Try::Done(Changed {
+            let slots = old.as_ref().map_or(0, |old| old.slots);
+            let changed = Changed {
                 before: old.map(|old| old.program.id),
                 after: Some(built.id),
                 programs: parts.iter().filter_map(Placed::id).collect(),
-                tries: 0,
-                leftover,
-            }));
+                ..Changed::default()
+            };
+            return Ok(Try::Done(changed, slots));
         };
-        self.unpin(interface_index, built.id, lock)?;
+        self.unpin(interface_index, built.id, built.slots.len(), lock)?;
         lost(interface_index, old.as_ref(), error)
-    }
-
-    fn detach(
-        &self,
-        interface_index: u32,
-        old: &Chain,
-        options: &Options,
-        lock: &Lock,
-    ) -> Result<Try, DispatcherError> {
-        let detached =
-            netlink::detach(interface_index, old.program.mode, old.program.program.as_fd());
-        if let Err(error) = detached {
-            let link = super::sys::xdp_link(old.program.id, interface_index);
-            match link.filter(|_| options.end_links) {
-                Some((_, link)) => super::sys::detach_link(link.as_fd())
-                    .map_err(|e| Error::os("end the dispatcher's link", e))?,
-                None => return lost(interface_index, Some(old), error),
-            }
-        }
-        let leftover = self.unpin(interface_index, old.program.id, lock).err();
-        Ok(Try::Done(Changed {
-            before: Some(old.program.id),
-            leftover: leftover.map(|e| e.to_string()),
-            ..Changed::default()
-        }))
     }
 
     /// The interface that the dispatcher is bound to, if it is to one.
@@ -364,7 +359,7 @@ fn check_old(old: &Chain, options: &Options) -> Result<(), DispatcherError> {
         return Err(DispatcherError::Older { program, version });
     }
     match options.mode {
-        Some(wanted) if wanted != old.program.mode => {
+        Mode::Exactly(wanted) if wanted != old.program.mode => {
             Err(DispatcherError::Mode { wanted, found: old.program.mode })
         }
         _ => Ok(()),
@@ -435,15 +430,15 @@ fn passing(part: Part<'_>) -> Placed<'_> {
     Placed { part, slot }
 }
 
-fn attach(
-    interface_index: u32,
-    built: &Built,
-    old: Option<&Chain>,
-    mode: Option<AttachMode>,
-) -> io::Result<()> {
+fn attach(interface_index: u32, built: &Built, old: Option<&Chain>, mode: Mode) -> io::Result<()> {
     let program = built.program.as_fd();
     let expected = old.map(|old| old.program.program.as_fd());
-    match old.map(|old| old.program.mode).or(mode) {
+    let mode = match (old, mode) {
+        (Some(old), _) => Some(old.program.mode),
+        (None, Mode::New(mode) | Mode::Exactly(mode)) => Some(mode),
+        (None, Mode::Auto) => None,
+    };
+    match mode {
         Some(mode) => netlink::attach(interface_index, program, mode, expected),
         None => match netlink::attach(interface_index, program, AttachMode::Native, None) {
             Err(e) if Errno::from_io_error(&e) == Some(Errno::OPNOTSUPP) => {
@@ -452,6 +447,21 @@ fn attach(
             result => result,
         },
     }
+}
+
+/// Takes the dispatcher off; its pins are left.
+fn detach(interface_index: u32, old: &Chain, options: &Options) -> Result<Try, DispatcherError> {
+    let detached = netlink::detach(interface_index, old.program.mode, old.program.program.as_fd());
+    if let Err(error) = detached {
+        let link = super::sys::xdp_link(old.program.id, interface_index);
+        match link.filter(|_| options.end_links) {
+            Some((_, link)) => super::sys::detach_link(link.as_fd())
+                .map_err(|e| Error::os("end the dispatcher's link", e))?,
+            None => return lost(interface_index, Some(old), error),
+        }
+    }
+    let changed = Changed { before: Some(old.program.id), ..Changed::default() };
+    Ok(Try::Done(changed, old.slots))
 }
 
 /// Whether an attempt failed because somebody else was faster.

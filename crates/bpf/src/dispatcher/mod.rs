@@ -26,15 +26,16 @@ pub mod recognise;
 mod sys;
 mod version;
 
-pub use change::{Changed, Lone, Options, Source, Wanted};
+pub use change::{Changed, Lone, Mode, Options, Source, Wanted};
 pub use clean::Cleaned;
 pub use config::{Actions, Config, MAX_PROGRAMS, SlotConfig, Version};
 pub use error::DispatcherError;
 pub use lock::Dispatcher;
+pub use namespaces::interfaces;
 pub use netlink::{Features, Hook, attach_alone, detach_alone, features, hook};
 pub use probe::freplace;
-pub use program::{PASS_NAME, Program, XSK_NAME, xsk_program};
-pub use read::{Attached, AttachedBy, Chain, Component, Legacy, look};
+pub use program::{PASS_NAME, Pick, Program, XSK_NAME, xsk_program};
+pub use read::{Attached, AttachedBy, Attachment, Chain, Component, Legacy, look};
 pub use version::host_version;
 
 /// The name of every dispatcher.

@@ -13,15 +13,28 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The programs on the interfaces of this thread's network namespace.
-pub(super) fn running_here() -> Result<Programs, Error> {
+/// The interfaces of this thread's network namespace: numbers and names, ascending.
+///
+/// # Errors
+/// They cannot be listed.
+pub fn interfaces() -> Result<Vec<(u32, String)>, Error> {
     let list = fs::read_to_string("/proc/thread-self/net/dev")
         .map_err(|e| Error::os("list the interfaces", e))?;
     let names = list.lines().skip(2).filter_map(|line| line.split_once(':'));
+    // One that vanishes meanwhile is none.
+    let found = names.filter_map(|(name, _)| {
+        let name = name.trim();
+        Some((interface_index(name).ok()?, name.to_owned()))
+    });
+    let mut interfaces: Vec<_> = found.collect();
+    interfaces.sort();
+    Ok(interfaces)
+}
+
+/// The programs on the interfaces of this thread's network namespace.
+pub(super) fn running_here() -> Result<Programs, Error> {
     let mut programs = Programs::new();
-    for (name, _) in names {
-        // One that vanishes meanwhile runs nothing.
-        let Ok(index) = interface_index(name.trim()) else { continue };
+    for (index, _) in interfaces()? {
         let hook = match netlink::hook(index) {
             Ok(hook) => hook,
             Err(Error::Os { source, .. })

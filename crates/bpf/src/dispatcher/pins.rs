@@ -2,7 +2,6 @@
 //! `progN-prog`, and nothing else.
 
 use super::build::Built;
-use super::config::MAX_PROGRAMS;
 use super::lock::{Dispatcher, Lock};
 use crate::error::Error;
 use crate::kernel;
@@ -38,17 +37,18 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Removes the pins of a dispatcher that is attached no longer. What is no pin of a slot
+    /// Removes the pins of a dispatcher of `slots` programs that is attached no longer. What is no pin of a slot
     /// stays, and its directory with it.
     pub(super) fn unpin(
         &self,
         interface_index: u32,
         program: u32,
+        slots: usize,
         _lock: &Lock,
     ) -> Result<(), Error> {
         let directory = self.directory(interface_index, program);
         let mut first = None;
-        for at in 0..MAX_PROGRAMS {
+        for at in 0..slots {
             for kind in ["link", "prog"] {
                 let removed = pins::remove(&directory.join(format!("prog{at}-{kind}")));
                 first = first.or(removed.err());

@@ -9,9 +9,9 @@ use crate::chain::{self, Counters, Slot, Woven};
 use crate::error::Error;
 use crate::kernel::{self, Load, Maps, Place};
 use crate::member::{self, Code, kernel_name};
-use crate::object::Object;
+use crate::object::{Object, ProgramRef};
 use crate::types::Suggestion;
-use libbpf_sys::bpf_object__btf_fd;
+use libbpf_sys::{BPF_PROG_TYPE_XDP as XDP, bpf_object__btf_fd};
 use pointsman_fuse::layout::{Layout, StackRounding, layout};
 use pointsman_fuse::slot::{SlotAnswer, shared_slot};
 use std::collections::BTreeMap;
@@ -38,6 +38,19 @@ pub struct Program {
     loaded: OnceLock<Loaded>,
 }
 
+/// Which program of an object is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick<'a> {
+    /// The only XDP program.
+    Only,
+    /// The first XDP program.
+    First,
+    /// The one of this name.
+    Named(&'a str),
+    /// The first of this ELF section.
+    Section(&'a str),
+}
+
 #[derive(Debug)]
 enum Body {
     Object { object: Object, code: Code },
@@ -62,28 +75,28 @@ struct Loaded {
 }
 
 impl Program {
-    /// Takes a program of an object: the named one, or the only XDP program. With `globals` set,
-    /// and maps that the object wants pinned by name in the directory `pins`; none without.
+    /// Takes a program of an object, with `globals` set, and maps that the object wants pinned by
+    /// name in the directory `pins`; none without.
     ///
     /// # Errors
     /// Whatever is wrong with the object or its program.
     pub fn open(
         bytes: &[u8],
-        entry: Option<&str>,
+        pick: Pick<'_>,
         globals: &BTreeMap<String, serde_json::Value>,
         pins: Option<&Path>,
     ) -> Result<Self, DispatcherError> {
-        Self::of(Object::open(bytes)?, entry, globals, pins)
+        Self::of(Object::open(bytes)?, pick, globals, pins)
     }
 
     fn of(
         mut object: Object,
-        entry: Option<&str>,
+        pick: Pick<'_>,
         globals: &BTreeMap<String, serde_json::Value>,
         pins: Option<&Path>,
     ) -> Result<Self, DispatcherError> {
         object.set_globals(globals)?;
-        let selected = object.select(entry)?;
+        let selected = picked(&object, pick)?;
         let (name, frags) = (selected.name(), selected.frags());
         let pinned: Vec<_> = object.maps().into_iter().filter(|map| map.wants_pin()).collect();
         member::configure(&object, selected)?;
@@ -94,12 +107,6 @@ impl Program {
         }
         member::prepare(&object)?;
         let code = Code::of(object.select(Some(&name))?)?;
-        // SAFETY: the object is prepared.
-        let has_types = unsafe { bpf_object__btf_fd(object.as_ptr()) } >= 0;
-        if !has_types || code.functions.is_empty() {
-            let why = "its object has no type information: compile with clang -g".into();
-            return Err(DispatcherError::Component { name, why });
-        }
         Ok(Self {
             frags,
             instructions: code.instructions.len(),
@@ -143,7 +150,7 @@ impl Program {
     /// The program that passes everything.
     pub(super) fn pass() -> Result<Self, DispatcherError> {
         let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/pointsman_pass.o"));
-        Self::open(bytes, Some(PASS_NAME), &BTreeMap::new(), None)
+        Self::open(bytes, Pick::Named(PASS_NAME), &BTreeMap::new(), None)
     }
 
     /// The whole name of its function.
@@ -227,14 +234,20 @@ impl Program {
             Body::Fused(woven) => return Ok(woven.load(place)?),
             Body::Object { object, code } => (object, code),
         };
-        // SAFETY: the object is prepared and has type information, as checked when it was opened;
-        // the descriptor lives as long as it does.
-        let btf = unsafe { BorrowedFd::borrow_raw(bpf_object__btf_fd(object.as_ptr())) };
+        // SAFETY: the object is prepared; the descriptor of its types lives as long as it does.
+        let btf = unsafe {
+            let fd = bpf_object__btf_fd(object.as_ptr());
+            (fd >= 0 && !code.functions.is_empty()).then(|| BorrowedFd::borrow_raw(fd))
+        };
+        if btf.is_none() && matches!(place, Place::Function(..)) {
+            let why = "its object has no type information: compile with clang -g".into();
+            return Err(DispatcherError::Component { name: self.name.clone(), why });
+        }
         let load = Load {
             name: kernel_name(&self.name),
             licence: object.licence(),
             instructions: &code.instructions,
-            btf: Some(btf),
+            btf,
             functions: &code.functions,
             lines: &code.lines,
             frags: self.frags,
@@ -249,6 +262,27 @@ impl Program {
             verifier_error(&self.name, &refused.error, &refused.log).into()
         })?;
         Ok(program)
+    }
+}
+
+/// The program that is meant.
+fn picked<'o>(object: &'o Object, pick: Pick<'_>) -> Result<ProgramRef<'o>, Error> {
+    let first = match pick {
+        Pick::Only => return object.select(None),
+        Pick::Named(name) => return object.select(Some(name)),
+        Pick::First => object.programs().into_iter().find(|program| program.kind() == XDP),
+        Pick::Section(section) => {
+            object.programs().into_iter().find(|program| program.section() == section)
+        }
+    };
+    match (first, pick) {
+        (Some(program), _) => object.select(Some(&program.name())),
+        (None, Pick::Section(section)) => {
+            let sections: Vec<_> = object.programs().iter().map(|p| p.section()).collect();
+            let wanted = format!("in section {section}");
+            Err(Error::NoSuchEntry { wanted, available: sections.join(", ") })
+        }
+        (None, _) => object.select(None),
     }
 }
 
@@ -269,5 +303,5 @@ pub fn xsk_program() -> Result<Program, DispatcherError> {
     const OBJECT: &CStr = c"xsk_def_xdp_prog";
     let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/xsk_def_prog.o"));
     let object = Object::open_as(bytes, OBJECT)?;
-    Program::of(object, Some(XSK_NAME), &BTreeMap::new(), None)
+    Program::of(object, Pick::Named(XSK_NAME), &BTreeMap::new(), None)
 }

@@ -96,6 +96,8 @@ pub struct Chain {
     pub bound: bool,
     /// The programs, in the order they run.
     pub components: Vec<Component>,
+    /// How many slots are pinned.
+    pub(super) slots: usize,
 }
 
 /// A program in a slot.
@@ -214,7 +216,8 @@ impl Dispatcher {
         match self.components(&program, &config) {
             Ok(components) => {
                 let Config { version, frags, bound, .. } = config;
-                let chain = Chain { program, version, frags, bound, components };
+                let slots = components.len();
+                let chain = Chain { program, version, frags, bound, components, slots };
                 Ok(Attached::Chain(Box::new(chain)))
             }
             Err(e) => Ok(Attached::Legacy { program, why: Legacy::Pins(e.to_string()) }),

@@ -1,3 +1,8 @@
 //! Dispatchers, ours and libxdp's, on one interface.
 
+mod bad;
 mod beside;
+mod kills;
+mod races;
+mod slots;
+mod tool;
