@@ -1,4 +1,4 @@
-//! Compiles the test objects with clang.
+//! Compiles the test objects with clang, and peers of the tests with the host's compiler.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,22 @@ fn main() {
         if source.extension().is_some_and(|extension| extension == "c") {
             compile(&source, &out, &headers);
         }
+    }
+    compile_peer(Path::new("peers/xsk_socket.c"), &out.join("xsk_socket"));
+}
+
+fn compile_peer(source: &Path, program: &Path) {
+    println!("cargo::rerun-if-changed={}", source.display());
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(&compiler);
+    command.args(["-O2", "-Wall", "-Werror"]).arg(source).arg("-ldl").arg("-o").arg(program);
+    match command.output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            panic!("{} does not compile:\n{said}", source.display());
+        }
+        Err(error) => panic!("cannot run {}: {error}: apt-get install gcc", compiler.display()),
     }
 }
 

@@ -32,6 +32,12 @@ pub fn object_path(name: &str) -> PathBuf {
     PathBuf::from(env!("OUT_DIR")).join(name).with_extension("o")
 }
 
+/// Where a program lies that tests run beside ours.
+#[must_use]
+pub fn peer_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("OUT_DIR")).join(name)
+}
+
 /// A number that no other caller in this process gets.
 #[must_use]
 pub fn unique() -> u32 {

@@ -273,16 +273,6 @@ fn whole_name(details: &Details) -> String {
     names::whole(&details.name, functions.iter().map(String::as_str))
 }
 
-/// A program by its id, for showing one that is attached somewhere else.
-///
-/// # Errors
-/// It is gone, or the kernel refuses.
-pub fn look(id: u32) -> Result<(String, String), Error> {
-    let program = sys::open_program(id).map_err(|e| Error::os(format!("open program {id}"), e))?;
-    let details = sys::details(program.as_fd())?;
-    Ok((whole_name(&details), hex(details.tag)))
-}
-
 fn hex(tag: [u8; 8]) -> String {
     tag.iter().map(|byte| format!("{byte:02x}")).collect()
 }

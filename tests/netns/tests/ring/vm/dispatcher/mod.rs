@@ -5,4 +5,6 @@ mod beside;
 mod kills;
 mod races;
 mod slots;
+mod sockets;
 mod tool;
+mod versions;

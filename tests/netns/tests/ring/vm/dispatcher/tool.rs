@@ -74,7 +74,9 @@ fn command_lines_output_and_codes_are_theirs() {
     std::os::unix::fs::symlink(binary("pointsman"), &link).expect("a link");
     let linked = stage.run(&link, &["status", "v1"]);
     assert_eq!(said(&linked), said(&stage.xdp_loader(&["status", "v1"])));
-    // Their unload of all, then a program that none of both made.
+    // Without type information a program runs alone or not at all.
+    alike(&stage, &["load", "v1", &path("nobtf")]);
+    // Our unload of all, then a program that none of both made.
     well(&stage.our_loader(&["unload", "v1", "--all"]));
     alike(&stage, &["status", "v1"]);
     let set = ["link", "set", "dev", "v1", "xdpgeneric", "object", &object, "section", "xdp"];
@@ -83,6 +85,8 @@ fn command_lines_output_and_codes_are_theirs() {
     alike(&stage, &["load", "v1", &object]);
     well(&stage.our_loader(&["unload", "v1", "--all"]));
     alike(&stage, &["unload", "v1", "--all"]);
+    well(&stage.our_loader(&["load", "v1", &path("nobtf")]));
+    alike(&stage, &["status", "v1"]);
 }
 
 #[test]
