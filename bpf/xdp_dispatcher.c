@@ -64,12 +64,14 @@ SLOT(7)
 SLOT(8)
 SLOT(9)
 
+/* A verdict of no action is final: a shift by more than 31 would take it for another one. */
 #define RUN(n)                                                     \
 	do {                                                       \
 		if (programs <= n)                                 \
 			return XDP_PASS;                           \
-		int answer = prog##n(ctx);                         \
-		if (!((1U << answer) & conf.chain_call_actions[n])) \
+		__u32 answer = prog##n(ctx);                       \
+		if (answer > CONTINUE ||                           \
+		    !((1U << answer) & conf.chain_call_actions[n])) \
 			return answer;                             \
 	} while (0)
 

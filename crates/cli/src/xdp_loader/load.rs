@@ -126,13 +126,16 @@ impl Asked {
             Err(error) => error,
         };
         // As the original does, and says: without dispatcher one program is all there can be.
-        if let DispatcherError::Bpffs { .. } = &error {
-            complain(&format!(" libxdp: No bpffs found at {}", environment::bpffs().display()));
-            complain(" libxdp: Can't use dispatcher without a working bpffs");
-        } else if let DispatcherError::NoFreplace { why } = &error {
-            complain(&format!(" libxdp: Compatibility check for dispatcher program failed: {why}"));
-        } else {
-            return Err(error);
+        match &error {
+            DispatcherError::Bpffs { .. } => {
+                complain(&format!(" libxdp: No bpffs found at {}", environment::bpffs().display()));
+                complain(" libxdp: Can't use dispatcher without a working bpffs");
+            }
+            DispatcherError::NoFreplace { why } => complain(&format!(
+                " libxdp: Compatibility check for dispatcher program failed: {why}"
+            )),
+            DispatcherError::Component { .. } => complain(&format!(" libxdp: {error}")),
+            _ => return Err(error),
         }
         match alone() {
             Some(only) => self.alone(index, only),

@@ -172,6 +172,11 @@ fn what_others_hold_is_named_and_left() {
     let error = add().expect_err("only its owner can");
     assert!(matches!(error, DispatcherError::AttachedByLink { .. }), "{error}");
     assert_eq!(attached_id(&stage), chain.program.id);
+    // Only who says "all" ends what others hold.
+    let theirs = stage.our_loader(&["unload", "v1", "--id", &chain.program.id.to_string()]);
+    assert_eq!(theirs.status.code(), Some(1));
+    well(&stage.our_loader(&["unload", "v1", "--all"]));
+    assert!(matches!(read(&stage), Attached::Nothing));
     std::fs::remove_file(&held).expect("a pin");
     // A program that knows nothing of dispatchers.
     let object = object_path("verdict");

@@ -104,6 +104,26 @@ fn whenever_a_loader_is_killed_the_chain_is_the_old_or_the_new_one() {
 }
 
 #[test]
+fn a_first_load_that_is_killed_leaves_nothing_or_all_of_it() {
+    let Some(stage) = Stage::set("kills::first") else { return };
+    let object = path("verdict");
+    let load = ["load", "-n", "v_drop", "v1", object.as_str()];
+    let steps = steps(&stage, &load);
+    let mut random = Random::new("kills::first");
+    for step in steps.iter().filter(|_| full() || random.one_in(3)) {
+        well(&stage.our_loader(&["unload", "v1", "--all"]));
+        let _ = killed_before(&stage, step, &load);
+        well(&stage.xdp_loader(&["clean"]));
+        let shown = stage.theirs().len();
+        let directories = stage.bpffs.list().expect("a list");
+        let directories = directories.iter().filter(|p| p.components().count() == 2).count();
+        assert!(shown <= 1 && directories == shown, "{shown} and {directories}: {step:?}");
+        well(&stage.our_loader(&load));
+        assert_eq!(stage.theirs().len(), shown + 1, "{step:?}");
+    }
+}
+
+#[test]
 fn garbage_is_removed_and_what_runs_elsewhere_is_not() {
     let Some(stage) = Stage::set("kills::garbage") else { return };
     let object = path("verdict");

@@ -118,3 +118,19 @@ fn open(entry: &str) -> Program {
 fn clear(stage: &Stage) {
     stage.here(|d, index| d.remove_all(index, &Options::default())).expect("removed");
 }
+
+#[test]
+fn verdicts_of_no_action_are_final_in_both_dispatchers() {
+    let Some(stage) = Stage::set("slots::strange") else { return };
+    let load = |priority: &str, entry: &str| {
+        let object = path("verdict");
+        let all = ["load", "-P", priority, "-n", entry, "v1", &object];
+        well(&stage.xdp_loader(&all));
+    };
+    load("10", "v_negative");
+    load("20", "v_drop");
+    assert_eq!(stage.verdict(&any_packet()), u32::MAX, "libxdp's");
+    let pass = open("v_pass");
+    stage.add(&[(&pass, 5, on(&[Action::Pass]))]).expect("added");
+    assert_eq!(stage.verdict(&any_packet()), u32::MAX, "ours");
+}
