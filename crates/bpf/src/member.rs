@@ -127,6 +127,11 @@ impl Member {
     pub(crate) fn code(&self) -> &Code {
         &self.code
     }
+
+    /// Its object, its final instructions, and what keeps its program arrays filled.
+    pub(crate) fn into_parts(self) -> (Object, Code, Option<OwnedFd>) {
+        (self.object, self.code, self._targets)
+    }
 }
 
 /// Says what libbpf shall load, and as what. Returns whether the object has a program array.

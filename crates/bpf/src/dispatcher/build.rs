@@ -65,7 +65,7 @@ pub(super) fn build(
     bound: Option<u32>,
     parts: &[Placed<'_>],
 ) -> Result<Built, DispatcherError> {
-    let frags = probe::frags() && parts.iter().all(|part| part.slot.flags & FLAG_FRAGS != 0);
+    let frags = parts.iter().all(|part| part.slot.flags & FLAG_FRAGS != 0) && probe::frags();
     let config = Config {
         version,
         frags,

@@ -8,7 +8,7 @@ use crate::alone::verifier_error;
 use crate::chain::{self, Counters, Slot, Woven};
 use crate::error::Error;
 use crate::kernel::{self, Load, Maps, Place};
-use crate::member::{self, Code, kernel_name};
+use crate::member::{self, Code, Member, kernel_name};
 use crate::object::{Object, ProgramRef};
 use crate::types::Suggestion;
 use libbpf_sys::{BPF_PROG_TYPE_XDP as XDP, bpf_object__btf_fd};
@@ -53,7 +53,7 @@ pub enum Pick<'a> {
 
 #[derive(Debug)]
 enum Body {
-    Object { object: Object, code: Code },
+    Object { object: Object, code: Code, _targets: Option<OwnedFd> },
     Fused(Woven),
 }
 
@@ -112,10 +112,27 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion: object.suggestion(&name),
             fused: None,
-            body: Mutex::new(Body::Object { object, code }),
+            body: Mutex::new(Body::Object { object, code, _targets: None }),
             loaded: OnceLock::new(),
             name,
         })
+    }
+
+    /// Takes a program that is prepared already: with the maps, pinned or not, that it has.
+    #[must_use]
+    pub fn of_member(member: Member) -> Self {
+        let (name, frags) = (member.entry().to_owned(), member.facts().frags);
+        let suggestion = member.object().suggestion(&name);
+        let (object, code, targets) = member.into_parts();
+        Self {
+            frags,
+            instructions: code.instructions.len(),
+            suggestion,
+            fused: None,
+            body: Mutex::new(Body::Object { object, code, _targets: targets }),
+            loaded: OnceLock::new(),
+            name,
+        }
     }
 
     /// Fuses `members`, which run by priority, into one program for one slot. What the slot must
@@ -232,7 +249,7 @@ impl Program {
     fn load(&self, body: &Body, place: Place<'_>) -> Result<OwnedFd, DispatcherError> {
         let (object, code) = match body {
             Body::Fused(woven) => return Ok(woven.load(place)?),
-            Body::Object { object, code } => (object, code),
+            Body::Object { object, code, .. } => (object, code),
         };
         // SAFETY: the object is prepared; the descriptor of its types lives as long as it does.
         let btf = unsafe {

@@ -80,7 +80,8 @@ fn dispatcher_slots_and_fused_chains_answer_alike() {
         let slots: Vec<_> = (0..chain.len()).map(place).collect();
         let wanted = run(&fuse(&slots), &any_packet()).verdict;
         // One slot a member.
-        let programs: Vec<_> = chain.iter().map(|(entry, _)| open(entry)).collect();
+        let prepared = |entry: &&str| Program::of_member(member("verdict", entry));
+        let programs: Vec<_> = chain.iter().map(|(entry, _)| prepared(entry)).collect();
         let own: Vec<_> = programs
             .iter()
             .zip(&chain)
