@@ -7,16 +7,15 @@
 //! that [`Dispatcher::clean`] finds.
 
 use super::build::{Built, Part, Placed, build};
-use super::config::{Actions, MAX_PROGRAMS, SlotConfig, Version};
+use super::config::{Actions, MAX_PROGRAMS, Version};
 use super::error::DispatcherError;
 use super::lock::{Dispatcher, Lock};
 use super::netlink;
 use super::order;
-use super::program::{PASS_NAME, Program};
+use super::place::{is_pass, needs_company, passing, place};
+use super::program::Program;
 use super::read::{Attached, AttachedBy, Chain, Component};
-use crate::chain::PROGRAM_NAME;
 use crate::error::Error;
-use pointsman_model::ActionSet;
 use pointsman_model::observed::AttachMode;
 use rustix::io::Errno;
 use std::io;
@@ -27,8 +26,6 @@ use std::time::Duration;
 const TRIES: u32 = 64;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-/// The priority of our program that passes everything: the last that libxdp shows as a number.
-const PASS_PRIORITY: u32 = i32::MAX.cast_unsigned();
 
 /// Where a program comes from.
 #[derive(Debug, Clone, Copy)]
@@ -366,68 +363,9 @@ fn check_old(old: &Chain, options: &Options) -> Result<(), DispatcherError> {
     }
 }
 
-fn find(running: &[Component], id: u32) -> Result<&Component, DispatcherError> {
+pub(super) fn find(running: &[Component], id: u32) -> Result<&Component, DispatcherError> {
     let found = running.iter().find(|component| component.id == id);
     found.ok_or(DispatcherError::NotThere { id })
-}
-
-fn place<'a>(wanted: &Wanted<'a>, running: &'a [Component]) -> Result<Placed<'a>, DispatcherError> {
-    let (part, flags) = match wanted.source {
-        Source::Kept(id) => {
-            let component = find(running, id)?;
-            (Part::Kept(component), component.flags)
-        }
-        Source::New(program) => (Part::New(program), program.flags()),
-    };
-    let Wanted { priority, actions, .. } = *wanted;
-    Ok(Placed { part, slot: SlotConfig { priority, actions, flags } })
-}
-
-impl Placed<'_> {
-    fn rank(&self) -> order::Rank<'_> {
-        match self.part {
-            Part::Kept(component) => {
-                order::Rank { priority: self.slot.priority, ..component.rank() }
-            }
-            Part::New(program) => program.rank(self.slot.priority),
-        }
-    }
-
-    fn id(&self) -> Option<u32> {
-        match self.part {
-            Part::Kept(component) => Some(component.id),
-            Part::New(program) => program.id(),
-        }
-    }
-
-    /// Whether what it answers makes sense to a dispatcher alone.
-    fn speaks_to_dispatcher(&self) -> bool {
-        match self.part {
-            Part::Kept(component) => {
-                component.name == PROGRAM_NAME && self.slot.actions == Actions::default()
-            }
-            Part::New(program) => program.answer().is_some_and(|answer| answer.needs_company),
-        }
-    }
-}
-
-/// Whether a program that passes everything must stand behind the others.
-fn needs_company(parts: &[Placed<'_>], lone: Lone) -> bool {
-    let alone = match (parts, lone) {
-        ([only], Lone::Chain) => !only.slot.actions.is_pass(),
-        _ => false,
-    };
-    alone || parts.iter().any(Placed::speaks_to_dispatcher)
-}
-
-fn is_pass(component: &Component) -> bool {
-    component.name == PASS_NAME && component.priority == PASS_PRIORITY
-}
-
-fn passing(part: Part<'_>) -> Placed<'_> {
-    let flags = super::config::FLAG_FRAGS;
-    let slot = SlotConfig { priority: PASS_PRIORITY, actions: ActionSet::PASS.into(), flags };
-    Placed { part, slot }
 }
 
 fn attach(interface_index: u32, built: &Built, old: Option<&Chain>, mode: Mode) -> io::Result<()> {

@@ -19,6 +19,7 @@ mod namespaces;
 mod netlink;
 pub mod order;
 mod pins;
+mod place;
 mod probe;
 mod program;
 mod read;
