@@ -194,7 +194,7 @@ fn drain_says_what_is_left() {
 #[test]
 fn drain_asks_on_a_terminal_and_takes_only_yes() {
     let status = r#"{"version":"0.1.0","pid":1,"uptime_seconds":1,"node":"edge-17","generation":1,
-        "drained":false,"document":"/d","refused_document":null,"hooks":[],"foreign":[],
+        "drained":false,"checks":1,"document":"/d","refused_document":null,"hooks":[],"foreign":[],
         "refusals":[],"notes":[]}"#;
     let node = FakeNode::new(move |request| match request.starts_with("POST") {
         true => Served::ok(DRAINED),
