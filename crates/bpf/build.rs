@@ -3,8 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 4] =
-    ["udp_port_filter", "xskmap_redirect", "counting_pass", "cidr_blocklist"];
+const PROGRAMS: [&str; 6] = [
+    "udp_port_filter",
+    "xskmap_redirect",
+    "counting_pass",
+    "cidr_blocklist",
+    "pointsman_pass",
+    "xsk_def_prog",
+];
+
+/// The dispatcher's variants: their objects, and what each is compiled with.
+const DISPATCHERS: [(&str, &[&str]); 4] = [
+    ("xdp_dispatcher_2", &["-DVERSION=2"]),
+    ("xdp_dispatcher_2_changes", &["-DVERSION=2", "-DCHANGES_PACKETS"]),
+    ("xdp_dispatcher_3", &["-DVERSION=3"]),
+    ("xdp_dispatcher_3_changes", &["-DVERSION=3", "-DCHANGES_PACKETS"]),
+];
 
 fn main() {
     let sources = Path::new("../../bpf");
@@ -20,11 +34,20 @@ fn main() {
             &sources.join(program).with_extension("c"),
             &out.join(program).with_extension("o"),
             Path::new(&headers),
+            &[],
+        );
+    }
+    for (object, defines) in DISPATCHERS {
+        compile(
+            &sources.join("xdp_dispatcher.c"),
+            &out.join(object).with_extension("o"),
+            Path::new(&headers),
+            defines,
         );
     }
 }
 
-fn compile(source: &Path, object: &Path, headers: &Path) {
+fn compile(source: &Path, object: &Path, headers: &Path, defines: &[&str]) {
     let clang = std::env::var_os("CLANG").unwrap_or_else(|| "clang".into());
     let result = Command::new(&clang)
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror", "-I"])
@@ -32,7 +55,9 @@ fn compile(source: &Path, object: &Path, headers: &Path) {
         // Where Debian keeps <asm/types.h> of the machine; harmless elsewhere.
         .arg(format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH))
         // Paths of the machine that builds must not be in what is shipped.
-        .args(["-ffile-prefix-map=../../=", "-fdebug-compilation-dir=.", "-c"])
+        .args(["-ffile-prefix-map=../../=", "-fdebug-compilation-dir=."])
+        .args(defines)
+        .arg("-c")
         .arg(source)
         .arg("-o")
         .arg(object)

@@ -1,4 +1,5 @@
-//! Compiles the test objects with clang, and lists the kept cases of the equivalence test.
+//! Compiles the test objects with clang and peers of the tests with the host's compiler, and lists
+//! the kept cases of the equivalence test.
 
 #[allow(dead_code, unreachable_pub, reason = "the tests use more of it than this script")]
 #[path = "src/pool.rs"]
@@ -43,6 +44,22 @@ fn main() {
         compile(step, &out.join(format!("step-{object}.o")), &options);
     }
     keep_cases(&out);
+    compile_peer(Path::new("peers/xsk_socket.c"), &out.join("xsk_socket"));
+}
+
+fn compile_peer(source: &Path, program: &Path) {
+    println!("cargo::rerun-if-changed={}", source.display());
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(&compiler);
+    command.args(["-O2", "-Wall", "-Werror"]).arg(source).arg("-ldl").arg("-o").arg(program);
+    match command.output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            panic!("{} does not compile:\n{said}", source.display());
+        }
+        Err(error) => panic!("cannot run {}: {error}: apt-get install gcc", compiler.display()),
+    }
 }
 
 /// Per object of the pool the steps that are made of it.

@@ -54,6 +54,7 @@ pub(crate) const NETNS: &[Need] =
 pub(crate) const INTEROP: &[Need] = &[
     need("xdp-tools", Probe::Program("xdp-loader"), "its packaged objects are chained in tests"),
     need("bpftool", Probe::Program("bpftool"), "a second opinion on programs and pins"),
+    need("strace", Probe::Program("strace"), "kills loaders between two system calls"),
     need("ethtool", Probe::Program("ethtool"), "sets channels and offloads of veth pairs"),
 ];
 

@@ -1,7 +1,7 @@
 //! Loading one program by itself: that names the guilty one while it is one, and gives its facts.
 
 use crate::error::Error;
-use crate::kernel::{self, Load, Refused};
+use crate::kernel::{self, Load, Place, Refused};
 use crate::member::{Code, kernel_name};
 use crate::messages;
 use crate::object::{Object, ProgramRef};
@@ -115,6 +115,7 @@ impl Alone<'_> {
             functions: &self.code.functions,
             lines: &self.code.lines,
             frags: self.program.frags(),
+            place: Place::Anywhere,
         };
         load.load()
     }

@@ -21,6 +21,10 @@ pub(crate) struct MergedBtf {
     shifts: BTreeMap<Sha256, u32>,
 }
 
+// SAFETY: a btf has no ties to the thread that made it, and `MergedBtf` is the only owner of the
+// pointer: whoever has it is alone with it.
+unsafe impl Send for MergedBtf {}
+
 impl Drop for MergedBtf {
     fn drop(&mut self) {
         // SAFETY: the pointer came from btf__new_empty and is freed once, here.

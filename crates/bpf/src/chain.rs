@@ -3,7 +3,7 @@
 use crate::alone::verifier_error;
 use crate::btf::{FunctionLinkage, MergedBtf};
 use crate::error::Error;
-use crate::kernel::{self, Link, Load, Maps, ProgramInfo};
+use crate::kernel::{self, Link, Load, Maps, Place, ProgramInfo};
 use crate::member::Member;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use libbpf_sys as sys;
@@ -11,7 +11,7 @@ use pointsman_fuse::assemble::{self, Counter, Frame, Fused, Line, assemble};
 use pointsman_fuse::layout::{Layout, StackRounding, layout};
 use pointsman_model::chain::ExitCounts;
 use pointsman_model::observed::AttachMode;
-use pointsman_model::{ActionSet, Verdicts};
+use pointsman_model::{Action, ActionSet, Verdicts};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -81,12 +81,9 @@ impl Chain {
 
     fn load(slots: &[&Slot<'_>], layout: Layout, counted: bool) -> Result<Self, Error> {
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
-        let program = load(slots, &layout, counters.as_ref())?;
-        let mut maps = Vec::new();
-        for slot in slots {
-            maps.append(&mut slot.member.object().map_descriptors()?);
-        }
-        Ok(Self { program, maps: maps.into(), counters, layout })
+        let end = Action::Pass.code();
+        let program = Woven::of(slots, &layout, counters.as_ref(), end)?.load(Place::Anywhere)?;
+        Ok(Self { program, maps: maps_of(slots)?, counters, layout })
     }
 
     /// How the members were built in, in the order they run.
@@ -137,7 +134,7 @@ impl Chain {
 }
 
 impl Counters {
-    fn create(members: usize) -> Result<Self, Error> {
+    pub(crate) fn create(members: usize) -> Result<Self, Error> {
         let failed =
             |e: libbpf_rs::Error| Error::Map { map: "counters".into(), why: e.to_string() };
         let rows = Counter::rows_for(possible_cpus().map_err(failed)?);
@@ -223,70 +220,107 @@ fn word(row: &[u8], at: usize) -> u64 {
 }
 
 /// The order of a chain: libxdp's rule, then the operator's name.
-fn by_priority<'s, 'm>(slots: &'s [Slot<'m>]) -> Vec<&'s Slot<'m>> {
+pub(crate) fn by_priority<'s, 'm>(slots: &'s [Slot<'m>]) -> Vec<&'s Slot<'m>> {
     let mut slots: Vec<_> = slots.iter().collect();
     slots.sort_by_key(|slot| (slot.priority, slot.member.entry(), slot.name));
     slots
 }
 
-fn load(
-    slots: &[&Slot<'_>],
-    layout: &Layout,
-    counters: Option<&Counters>,
-) -> Result<OwnedFd, Error> {
-    let mut btf = MergedBtf::new()?;
-    let chain_type = btf.add_program(PROGRAM_NAME, FunctionLinkage::Global)?;
-    let unknown_type = btf.add_unknown()?;
-    let file = btf.add_string("pointsman")?;
-    let mut records = Vec::with_capacity(slots.len());
-    for (at, slot) in slots.iter().enumerate() {
-        let code = slot.member.code();
-        let (functions, lines) = btf.adopt(slot.member.object(), &code.functions, &code.lines)?;
-        // The chain's own instructions show in logs and dumps as a line that names the member.
-        let text = btf.add_string(&format!("chain: member {} is {}", at + 1, slot.name))?;
-        let glue = Line { offset: 0, file, text, position: ((at as u32 + 1) << 10) | 1 };
-        let called_type = btf.add_program(slot.member.entry(), FunctionLinkage::Global)?;
-        records.push((functions, lines, glue, called_type));
+/// The maps of all members, held open.
+pub(crate) fn maps_of(slots: &[&Slot<'_>]) -> Result<Maps, Error> {
+    let mut maps = Vec::new();
+    for slot in slots {
+        maps.append(&mut slot.member.object().map_descriptors()?);
     }
-    let members: Vec<_> = slots
-        .iter()
-        .zip(&records)
-        .zip(&layout.forms)
-        .map(|((slot, (functions, lines, glue, called_type)), &form)| assemble::Member {
-            instructions: &slot.member.code().instructions,
-            functions,
-            lines,
-            form,
-            actions: slot.actions,
-            enforce: slot.enforce,
-            glue: *glue,
-            called_type: *called_type,
-        })
-        .collect();
-    let text = btf.add_string("chain: the packet's way through its members")?;
-    let frame = Frame {
-        context: layout.context,
-        counter: counters.map(Counters::frame),
-        chain_type,
-        unknown_type,
-        glue: Line { offset: 0, file, text, position: 1 },
-    };
-    let fused = assemble(&members, &frame)?;
-    let load = Load {
-        name: PROGRAM_NAME,
-        licence: if layout.gpl { "GPL" } else { "Proprietary" },
-        instructions: &fused.instructions,
-        btf: Some(btf.load()?),
-        functions: &fused.functions,
-        lines: &fused.lines,
-        frags: layout.frags,
-    };
-    let (program, _) = load.load().map_err(|refused| {
-        let guilty = guilty(&fused, &refused.log).and_then(|at| slots.get(at));
-        let name = guilty.map_or(PROGRAM_NAME, |slot| slot.name);
-        verifier_error(name, &refused.error, &refused.log)
-    })?;
-    Ok(program)
+    Ok(maps.into())
+}
+
+/// A fused program that is not loaded yet.
+#[derive(Debug)]
+pub(crate) struct Woven {
+    btf: MergedBtf,
+    fused: Fused,
+    gpl: bool,
+    pub(crate) frags: bool,
+    /// The operator's names of the members, in the order they run.
+    names: Vec<String>,
+}
+
+impl Woven {
+    /// Fuses members in the order given. What is left at the end answers `end`.
+    pub(crate) fn of(
+        slots: &[&Slot<'_>],
+        layout: &Layout,
+        counters: Option<&Counters>,
+        end: u32,
+    ) -> Result<Self, Error> {
+        let mut btf = MergedBtf::new()?;
+        let chain_type = btf.add_program(PROGRAM_NAME, FunctionLinkage::Global)?;
+        let unknown_type = btf.add_unknown()?;
+        let file = btf.add_string("pointsman")?;
+        let mut records = Vec::with_capacity(slots.len());
+        for (at, slot) in slots.iter().enumerate() {
+            let code = slot.member.code();
+            let (functions, lines) =
+                btf.adopt(slot.member.object(), &code.functions, &code.lines)?;
+            // The chain's own instructions show in logs and dumps as a line that names the member.
+            let text = btf.add_string(&format!("chain: member {} is {}", at + 1, slot.name))?;
+            let glue = Line { offset: 0, file, text, position: ((at as u32 + 1) << 10) | 1 };
+            let called_type = btf.add_program(slot.member.entry(), FunctionLinkage::Global)?;
+            records.push((functions, lines, glue, called_type));
+        }
+        let members: Vec<_> = slots
+            .iter()
+            .zip(&records)
+            .zip(&layout.forms)
+            .map(|((slot, (functions, lines, glue, called_type)), &form)| assemble::Member {
+                instructions: &slot.member.code().instructions,
+                functions,
+                lines,
+                form,
+                actions: slot.actions,
+                enforce: slot.enforce,
+                glue: *glue,
+                called_type: *called_type,
+            })
+            .collect();
+        let text = btf.add_string("chain: the packet's way through its members")?;
+        let frame = Frame {
+            context: layout.context,
+            counter: counters.map(Counters::frame),
+            chain_type,
+            unknown_type,
+            end,
+            glue: Line { offset: 0, file, text, position: 1 },
+        };
+        let fused = assemble(&members, &frame)?;
+        let names = slots.iter().map(|slot| slot.name.to_owned()).collect();
+        Ok(Self { btf, fused, gpl: layout.gpl, frags: layout.frags, names })
+    }
+
+    /// How many instructions it has.
+    pub(crate) fn len(&self) -> usize {
+        self.fused.instructions.len()
+    }
+
+    pub(crate) fn load(&self, place: Place<'_>) -> Result<OwnedFd, Error> {
+        let load = Load {
+            name: PROGRAM_NAME,
+            licence: if self.gpl { "GPL" } else { "Proprietary" },
+            instructions: &self.fused.instructions,
+            btf: Some(self.btf.load()?),
+            functions: &self.fused.functions,
+            lines: &self.fused.lines,
+            frags: self.frags,
+            place,
+        };
+        let (program, _) = load.load().map_err(|refused| {
+            let guilty = guilty(&self.fused, &refused.log).and_then(|at| self.names.get(at));
+            let name = guilty.map_or(PROGRAM_NAME, String::as_str);
+            verifier_error(name, &refused.error, &refused.log)
+        })?;
+        Ok(program)
+    }
 }
 
 /// The member in which the verifier stopped: the last instruction its log mentions.

@@ -22,6 +22,18 @@ pub(crate) struct Load<'a> {
     pub(crate) functions: &'a [Function],
     pub(crate) lines: &'a [Line],
     pub(crate) frags: bool,
+    pub(crate) place: Place<'a>,
+}
+
+/// Where a program is going to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// On any interface.
+    Anywhere,
+    /// On this interface alone, whose driver it may call (`BPF_F_XDP_DEV_BOUND_ONLY`).
+    Bound(u32),
+    /// Instead of a function of another program (`BPF_PROG_TYPE_EXT`): by its BTF id there.
+    Function(BorrowedFd<'a>, u32),
 }
 
 /// The verifier's answer to a refused program.
@@ -91,6 +103,22 @@ impl Load<'_> {
             log_size: u32::try_from(log.len()).unwrap_or(u32::MAX),
             ..Default::default()
         };
+        let mut kind = sys::BPF_PROG_TYPE_XDP;
+        match self.place {
+            Place::Anywhere => {}
+            Place::Bound(interface_index) => {
+                opts.prog_flags |= sys::BPF_F_XDP_DEV_BOUND_ONLY;
+                opts.prog_ifindex = interface_index;
+            }
+            Place::Function(program, function) => {
+                // It inherits what the flags and the attach type would say from its target.
+                kind = sys::BPF_PROG_TYPE_EXT;
+                opts.prog_flags = 0;
+                opts.expected_attach_type = 0;
+                opts.attach_prog_fd = program.as_raw_fd().cast_unsigned();
+                opts.attach_btf_id = function;
+            }
+        }
         if let Some(btf) = self.btf {
             opts.prog_btf_fd = btf.as_raw_fd().cast_unsigned();
             opts.func_info = functions.as_ptr().cast();
@@ -105,7 +133,7 @@ impl Load<'_> {
         // SAFETY: all pointers are to buffers of this frame with the lengths given.
         let fd = unsafe {
             sys::bpf_prog_load(
-                sys::BPF_PROG_TYPE_XDP,
+                kind,
                 name.as_ptr(),
                 licence.as_ptr(),
                 instructions.as_ptr(),
@@ -119,6 +147,10 @@ impl Load<'_> {
 
 fn is_no_space(error: &io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOSPC)
+}
+
+pub(crate) fn is_not_permitted(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::PERM)
 }
 
 fn to_sys(insn: &Insn) -> sys::bpf_insn {
@@ -147,7 +179,7 @@ pub(crate) fn owned(fd: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn done(code: c_int) -> io::Result<()> {
+pub(crate) fn done(code: c_int) -> io::Result<()> {
     if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
 }
 

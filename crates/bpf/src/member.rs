@@ -139,10 +139,15 @@ impl Member {
     pub(crate) fn code(&self) -> &Code {
         &self.code
     }
+
+    /// Its object, its final instructions, and what keeps its program arrays filled.
+    pub(crate) fn into_parts(self) -> (Object, Code, Option<OwnedFd>) {
+        (self.object, self.code, self._targets)
+    }
 }
 
 /// Says what libbpf shall load, and as what.
-fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<(), Error> {
+pub(crate) fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<(), Error> {
     let is_filled = |map: &MapRef<'_>| map.kind() == MapType::ProgArray && object.fills(*map);
     let has_array = object.maps().iter().any(is_filled);
     for program in object.programs() {
@@ -181,7 +186,7 @@ fn configure(object: &Object, entry: ProgramRef<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn prepare(object: &Object) -> Result<(), Error> {
+pub(crate) fn prepare(object: &Object) -> Result<(), Error> {
     // SAFETY: the object is open and not yet loaded.
     let (code, said) = messages::capture(|| unsafe { sys::bpf_object__prepare(object.as_ptr()) });
     if code < 0 {
@@ -193,7 +198,7 @@ fn prepare(object: &Object) -> Result<(), Error> {
 }
 
 impl Code {
-    fn of(program: ProgramRef<'_>) -> Result<Self, Error> {
+    pub(crate) fn of(program: ProgramRef<'_>) -> Result<Self, Error> {
         let ptr = program.as_ptr();
         // SAFETY: the object is prepared: its instructions and records are final and live as long
         // as it does; libbpf answers null with a count of zero.

@@ -12,6 +12,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::ptr::NonNull;
 
 /// The section prefix that says a program takes packets of several buffers.
@@ -58,10 +60,14 @@ impl Object {
     /// # Errors
     /// What the bytes are instead of a BPF object, or libbpf's words.
     pub fn open(bytes: &[u8]) -> Result<Self, Error> {
+        Self::open_as(bytes, c"pm")
+    }
+
+    /// The same with a name of its own, which shows in the names of the maps that hold globals
+    /// ("NAME.rodata").
+    pub(crate) fn open_as(bytes: &[u8], name: &CStr) -> Result<Self, Error> {
         check_elf(bytes)?;
         let hash = Sha256::of(bytes);
-        // The name shows in the names of the maps that hold globals ("NAME.rodata").
-        let name = CString::new("pm").expect("invariant: no zero byte inside");
         let opts = sys::bpf_object_open_opts {
             sz: size_of::<sys::bpf_object_open_opts>() as sys::size_t,
             object_name: name.as_ptr(),
@@ -358,6 +364,24 @@ impl<'o> MapRef<'o> {
         // as the outer one is not created.
         let ptr = NonNull::new(unsafe { sys::bpf_map__inner_map(self.as_ptr()) })?;
         Some(MapRef { ptr, _object: std::marker::PhantomData })
+    }
+
+    /// Whether its author wants it pinned by name.
+    pub(crate) fn wants_pin(self) -> bool {
+        // SAFETY: the map belongs to an open object.
+        unsafe { !sys::bpf_map__pin_path(self.as_ptr()).is_null() }
+    }
+
+    /// Lets libbpf use the map that is pinned under its name in `directory`, or pin a new one.
+    pub(crate) fn pin_in(self, directory: &Path) -> Result<(), Error> {
+        let path = directory.join(self.name());
+        let failed = |e: std::io::Error| Error::os(format!("pin a map at {}", path.display()), e);
+        let text = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| failed(std::io::ErrorKind::InvalidInput.into()))?;
+        // SAFETY: the map belongs to an object that is open and not yet loaded; libbpf copies the
+        // zero-terminated path.
+        let code = unsafe { sys::bpf_map__set_pin_path(self.as_ptr(), text.as_ptr()) };
+        crate::kernel::done(code).map_err(failed)
     }
 
     pub(crate) fn with_initial_value<T>(self, write: impl FnOnce(&mut [u8]) -> T) -> T {

@@ -35,6 +35,18 @@ pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(found.f_type as u32 == BPF_FS_MAGIC)
 }
 
+/// Mounts a BPF filesystem at `path`, for its owner alone, unless there is one.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn ensure_mounted(path: &Path) -> io::Result<()> {
+    use rustix::mount::{MountFlags, mount};
+    if is_bpffs(path)? {
+        return Ok(());
+    }
+    Ok(mount("bpf", path, "bpf", MountFlags::empty(), Some(c"mode=0700"))?)
+}
+
 /// Whether there is anything at `path`.
 pub(crate) fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()

@@ -2,7 +2,7 @@
 
 use crate::chain::possible_cpus;
 use crate::error::Error;
-use crate::kernel::{self, Load};
+use crate::kernel::{self, Load, Place};
 use crate::pins;
 use libbpf_sys as sys;
 use pointsman_fuse::insn::Insn;
@@ -64,6 +64,7 @@ fn try_load(instructions: &[Insn]) -> std::io::Result<OwnedFd> {
         functions: &[],
         lines: &[],
         frags: false,
+        place: Place::Anywhere,
     };
     load.load().map(|(program, _)| program).map_err(|refused| refused.error)
 }
@@ -79,13 +80,21 @@ fn freplace() -> Result<(), String> {
     }
 }
 
+/// The release of libbpf that is built in, such as `1.7`.
+#[must_use]
+pub fn libbpf_version() -> String {
+    // SAFETY: no arguments; constants of the library.
+    let (major, minor) = unsafe { (sys::libbpf_major_version(), sys::libbpf_minor_version()) };
+    format!("{major}.{minor}")
+}
+
 /// The kernel's release, such as `6.1.0-50-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-fn release_at_least(major: u32, minor: u32) -> bool {
+pub(crate) fn release_at_least(major: u32, minor: u32) -> bool {
     let release = kernel_release();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)

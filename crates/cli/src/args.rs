@@ -33,7 +33,9 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
         pointsman status                  what runs, in which order\n  \
         pointsman counters --watch        what it does to packets\n  \
         pointsman bypass eth0 --for 10m   let every packet past the chain, now\n  \
-        pointsman rollback                return to the generation before"
+        pointsman rollback                return to the generation before\n\n\
+        `pointsman xdp-loader ...`, or a link of the name xdp-loader to this program, does what\n\
+        the packaged xdp-loader does, without a node: see `pointsman xdp-loader help`."
 )]
 pub(crate) struct Args {
     /// The node's unix socket.

@@ -67,6 +67,8 @@ pub struct Frame {
     pub chain_type: u32,
     /// The BTF id given to subprograms of objects without function records.
     pub unknown_type: u32,
+    /// What the chain answers for a packet after which every member said "continue".
+    pub end: u32,
     /// The line shown for the chain's first and last instructions.
     pub glue: Line,
 }

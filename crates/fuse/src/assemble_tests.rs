@@ -26,7 +26,7 @@ fn member(instructions: &[Insn], form: Form, actions: ActionSet, enforce: bool) 
 
 fn frame(context: ContextHome, members: usize) -> Frame {
     let counter = Some(Counter { map: 5, rows: 4, members });
-    Frame { context, counter, chain_type: 1, unknown_type: 2, glue: LINE }
+    Frame { context, counter, chain_type: 1, unknown_type: 2, end: 2, glue: LINE }
 }
 
 /// What a test member does besides giving its verdict.

@@ -6,7 +6,7 @@ use crate::insn::{HELPER_SMP_PROCESSOR_ID, Insn};
 use crate::layout::ContextHome;
 use crate::shape::{Shape, slots};
 use pointsman_model::chain::Form;
-use pointsman_model::{Action, ActionSet, Verdicts};
+use pointsman_model::{ActionSet, Verdicts};
 
 /// How far a jump out of the chain may have to go before the code it goes to is put nearer: a jump
 /// reaches 32,767 instructions.
@@ -79,7 +79,7 @@ impl Builder<'_> {
         if ends {
             self.line(self.frame.glue);
             self.count_constant(Counter::cell(None));
-            self.push(Insn::mov32_imm(0, Action::Pass.code() as i32));
+            self.push(Insn::mov32_imm(0, self.frame.end.cast_signed()));
             self.push(Insn::exit());
         }
         self.island()?;

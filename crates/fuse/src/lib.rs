@@ -11,3 +11,4 @@ mod builder;
 pub mod insn;
 pub mod layout;
 pub mod shape;
+pub mod slot;

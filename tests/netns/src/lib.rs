@@ -7,6 +7,7 @@
 pub mod bpffs;
 pub mod census;
 pub mod daemon;
+pub mod dispatcher;
 pub mod flow;
 pub mod foreign;
 pub mod members;
@@ -33,6 +34,12 @@ pub fn object(name: &str) -> Vec<u8> {
 #[must_use]
 pub fn object_path(name: &str) -> PathBuf {
     PathBuf::from(env!("OUT_DIR")).join(name).with_extension("o")
+}
+
+/// Where a program lies that tests run beside ours.
+#[must_use]
+pub fn peer_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("OUT_DIR")).join(name)
 }
 
 /// A number that no other caller in this process gets.

@@ -55,4 +55,10 @@ fn print(rows: &[Value]) {
         let ratio = (fused - bare) / (libxdp - bare);
         println!("n = 10: (fused_counted - bare) / (libxdp - bare) = {ratio:.3}");
     }
+    if let (Some(ours), Some(theirs)) = (at("dispatcher", 10), at("libxdp", 10)) {
+        println!("n = 10: dispatcher - libxdp = {}", ours - theirs);
+    }
+    if let (Some(slot), Some(fused)) = (at("fused_slot", 10), at("fused_counted", 10)) {
+        println!("n = 10: fused_slot - fused_counted = {}", slot - fused);
+    }
 }

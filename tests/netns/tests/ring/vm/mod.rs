@@ -1,5 +1,6 @@
 mod builtins;
 mod chain;
+mod dispatcher;
 mod equivalence;
 mod hostile;
 mod long;

@@ -1,0 +1,96 @@
+//! Removing what crashes and deleted interfaces leave behind.
+
+use super::error::DispatcherError;
+use super::lock::Dispatcher;
+use super::namespaces;
+use crate::pins;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How old pins must be before they are taken for forgotten: a peer pins first and attaches then,
+/// without the lock in between.
+const FORGOTTEN: Duration = Duration::from_secs(1);
+
+/// What was cleaned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Directories that are gone now, by name.
+    pub removed: Vec<String>,
+    /// Directories that stay, because their dispatcher runs in another network namespace.
+    pub elsewhere: Vec<String>,
+}
+
+impl Dispatcher {
+    /// Removes the pins of dispatchers that run nowhere; of one interface's only, if one is given.
+    ///
+    /// Names of pins carry an interface's number and not its network namespace, so all
+    /// namespaces that have a process, a file or a mount are searched.
+    ///
+    /// # Errors
+    /// The lock is held, or something cannot be looked at: then nothing is removed.
+    pub fn clean(&self, interface_index: Option<u32>) -> Result<Cleaned, DispatcherError> {
+        let Some(_lock) = self.lock_if_there()? else { return Ok(Cleaned::default()) };
+        let mut found = Vec::new();
+        for name in pins::list(self.root())? {
+            let Some((index, program)) = parse(&name) else { continue };
+            if interface_index.is_none_or(|only| only == index) {
+                found.push((name, program));
+            }
+        }
+        let mut cleaned = Cleaned::default();
+        if found.is_empty() {
+            return Ok(cleaned);
+        }
+        self.wait_until_old(&found);
+        let running = namespaces::running()?;
+        let here = namespaces::running_here()?;
+        for (name, program) in found {
+            match (here.contains(&program), running.contains(&program)) {
+                (true, _) => {}
+                (false, true) => cleaned.elsewhere.push(name),
+                (false, false) => {
+                    pins::remove_directory(&self.root().join(&name))?;
+                    cleaned.removed.push(name);
+                }
+            }
+        }
+        Ok(cleaned)
+    }
+
+    /// Waits until the youngest directory is old enough.
+    fn wait_until_old(&self, found: &[(String, u32)]) {
+        let age = |name: &String| {
+            let changed = std::fs::metadata(self.root().join(name)).ok()?.modified().ok()?;
+            changed.elapsed().ok()
+        };
+        let youngest = found.iter().filter_map(|(name, _)| age(name)).min();
+        if let Some(rest) = youngest.and_then(|age| FORGOTTEN.checked_sub(age)) {
+            std::thread::sleep(rest);
+        }
+    }
+}
+
+/// The interface and the dispatcher in the name of a directory.
+fn parse(name: &str) -> Option<(u32, u32)> {
+    let (index, program) = name.strip_prefix("dispatch-")?.split_once('-')?;
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+    Some((number(index)?, number(program)?))
+}
+
+/// Programs by the kernel's id.
+pub(super) type Programs = BTreeSet<u32>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_dispatchers_are_understood() {
+        assert_eq!(parse("dispatch-7-123"), Some((7, 123)));
+        for other in ["dispatch-7", "dispatch--1-2", "dispatch-+7-1", "dispatch-7-x", "xdp-7-1"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+        assert_eq!(parse("dispatch-4294967296-1"), None);
+    }
+}

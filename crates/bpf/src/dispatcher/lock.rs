@@ -1,0 +1,168 @@
+//! Where the pins lie, and who may change them.
+
+use super::config::Version;
+use super::error::DispatcherError;
+use crate::error::Error;
+use crate::pins as bpffs;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long another process may hold the lock. libxdp holds it for a few system calls.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause between two tries: a lock with a limit of time has no event to wait for.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long readers are let go first, at most.
+const COURTESY: Duration = Duration::from_millis(200);
+/// Where others are busy: how long nobody of them must have been seen.
+const QUIET: Duration = Duration::from_millis(25);
+
+/// The dispatchers whose pins lie in one BPF filesystem.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    root: PathBuf,
+    version: Option<Version>,
+}
+
+/// The lock on all pins of a BPF filesystem, libxdp's as well. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    directory: OwnedFd,
+}
+
+impl Dispatcher {
+    /// Uses the BPF filesystem mounted at `bpffs`: for everybody who follows libxdp's default
+    /// `/sys/fs/bpf`, or what `LIBXDP_BPFFS` says.
+    #[must_use]
+    pub fn at(bpffs: &Path) -> Self {
+        Self { root: bpffs.join("xdp"), version: None }
+    }
+
+    /// Speaks `version` on interfaces that nobody speaks another on. Without: the version of the
+    /// host's libxdp.
+    #[must_use]
+    pub fn with_version(self, version: Version) -> Self {
+        Self { version: Some(version), ..self }
+    }
+
+    /// The version for an interface without dispatcher.
+    pub(super) fn version(&self) -> Version {
+        self.version.unwrap_or_else(|| super::version::host_version(Path::new("/")))
+    }
+
+    /// The directory of all pins.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of one dispatcher's pins.
+    pub(super) fn directory(&self, interface_index: u32, program: u32) -> PathBuf {
+        self.root.join(format!("dispatch-{interface_index}-{program}"))
+    }
+
+    /// Locks for reading: `None` where there is nothing to lock, and so nothing pinned.
+    pub(super) fn lock_if_there(&self) -> Result<Option<Lock>, DispatcherError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match open(&self.root, flags, Mode::empty()) {
+            Ok(directory) => self.wait_for(directory).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(Error::os(format!("open {}", self.root.display()), e).into()),
+        }
+    }
+
+    /// Locks for changing. Makes the directory.
+    pub(super) fn lock(&self) -> Result<Lock, DispatcherError> {
+        let unusable = |why: String| DispatcherError::Bpffs {
+            path: self.root.parent().unwrap_or(&self.root).display().to_string(),
+            why,
+        };
+        let parent = self.root.parent().unwrap_or(&self.root);
+        match bpffs::is_bpffs(parent) {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = "is no BPF filesystem: mount -t bpf bpf there, or name another";
+                return Err(unusable(why.into()));
+            }
+            Err(e) => return Err(unusable(format!("cannot be looked at: {e}"))),
+        }
+        bpffs::make_directory(&self.root)?;
+        let lock = self.lock_if_there()?;
+        lock.ok_or_else(|| unusable("its directory xdp vanished".into()))
+    }
+
+    /// Gives the lock to those who wait for it, and takes it again.
+    ///
+    /// libxdp asks which dispatcher is attached first and locks to read its pins then. Whoever
+    /// waits may have seen the one before: without its pins it would take it for a program that
+    /// nothing can join, and give up.
+    pub(super) fn let_readers_go_first(&self, lock: Lock) -> Result<Lock, DispatcherError> {
+        let start = Instant::now();
+        let Lock { directory } = lock;
+        let mut seen = None;
+        flock(&directory, FlockOperation::NonBlockingUnlock)
+            .map_err(|e| Error::os(format!("unlock {}", self.root.display()), e))?;
+        loop {
+            std::thread::sleep(Duration::from_millis(1));
+            if is_locked(&directory) {
+                seen = Some(Instant::now());
+            }
+            let quiet = seen.is_none_or(|seen: Instant| seen.elapsed() >= QUIET);
+            if quiet || start.elapsed() >= COURTESY {
+                return self.wait_for(directory);
+            }
+        }
+    }
+
+    fn wait_for(&self, directory: OwnedFd) -> Result<Lock, DispatcherError> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { directory }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(PAUSE);
+                }
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    let path = self.root.display().to_string();
+                    return Err(DispatcherError::Locked { path, seconds: PATIENCE.as_secs() });
+                }
+                Err(e) => {
+                    return Err(Error::os(format!("lock {}", self.root.display()), e).into());
+                }
+            }
+        }
+    }
+}
+
+/// Whether anybody holds a lock on this directory, or waits for one: then its inode is in
+/// `/proc/locks`.
+fn is_locked(directory: &OwnedFd) -> bool {
+    let Ok(inode) = rustix::fs::fstat(directory).map(|found| found.st_ino) else { return false };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| is_lock_on(line, inode))
+}
+
+/// Whether a line of `/proc/locks` is about this inode: its number is the last of three, behind
+/// the device's.
+fn is_lock_on(line: &str, inode: u64) -> bool {
+    let places = line.split_whitespace().filter(|field| field.split(':').count() == 3);
+    let mut inodes = places.filter_map(|place| place.rsplit(':').next()?.parse().ok());
+    inodes.any(|found: u64| found == inode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_known_by_their_inode() {
+        let held = "1: FLOCK  ADVISORY  WRITE 4242 00:2f:77 0 EOF";
+        let waiting = "1: -> FLOCK  ADVISORY  WRITE 4243 00:2f:77 0 EOF";
+        assert!(is_lock_on(held, 77) && is_lock_on(waiting, 77));
+        assert!(!is_lock_on(held, 7) && !is_lock_on("", 77));
+    }
+}

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#define SIZE 124
+#define SECOND_MAP
+#include "fake.h"

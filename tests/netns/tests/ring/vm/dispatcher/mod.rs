@@ -1,0 +1,10 @@
+//! Dispatchers, ours and libxdp's, on one interface.
+
+mod bad;
+mod beside;
+mod kills;
+mod races;
+mod slots;
+mod sockets;
+mod tool;
+mod versions;

@@ -1,0 +1,137 @@
+//! Several members in one slot, fused.
+
+use pointsman_bpf::Slot;
+use pointsman_bpf::dispatcher::{Actions, Options, Program};
+use pointsman_model::{Action, Verdicts};
+use pointsman_netns::dispatcher::{Stage, on, path, well};
+use pointsman_netns::members::{any_packet, fuse, member, rounding, run, slot, slot_on};
+use pointsman_netns::random::{Random, full};
+
+fn fused(slots: &[Slot<'_>]) -> (Program, Actions) {
+    let program = Program::fuse(slots, rounding(), true).expect("fused");
+    let actions = program.answer().expect("a fused program").into();
+    (program, actions)
+}
+
+#[test]
+fn more_than_ten_of_ours_and_a_peer_live_on_one_interface() {
+    let Some(stage) = Stage::set("slots::many") else { return };
+    let opaque = member("verdict", "v_opaque");
+    let slots: Vec<_> = (0..20).map(|_| slot("opaque", &opaque)).collect();
+    let (program, actions) = fused(&slots);
+    stage.add(&[(&program, 20, actions)]).expect("twenty in one slot");
+    assert_eq!(stage.theirs(), [(20, "pointsman_chain".into(), "XDP_PASS".into())]);
+    well(&stage.xdp_loader(&["load", "-P", "30", "-n", "v_drop", "v1", &path("verdict")]));
+    assert_eq!(stage.theirs(), stage.ours());
+    for _ in 0..3 {
+        assert_eq!(stage.verdict(&any_packet()), Action::Drop.code());
+    }
+    let exits = program.counters().expect("counted").read().expect("counters");
+    assert_eq!(exits.end, 3, "every member of ours said go on, three times");
+    assert!(exits.members.iter().all(|verdicts| *verdicts == Verdicts::default()));
+}
+
+#[test]
+fn a_slot_that_goes_on_after_other_verdicts_is_never_alone() {
+    let Some(stage) = Stage::set("slots::company") else { return };
+    let (drop, pass) = (member("verdict", "v_drop"), member("verdict", "v_pass"));
+    let both = [slot_on("drop", &drop, &[Action::Drop]), slot_on("end", &pass, &[Action::Drop])];
+    let (program, actions) = fused(&both);
+    stage.add(&[(&program, 20, actions)]).expect("added");
+    assert_eq!(stage.ours().len(), 2);
+    assert_eq!(stage.verdict(&any_packet()), Action::Pass.code());
+    // Theirs comes and goes; what is left is a chain of two.
+    well(&stage.xdp_loader(&["load", "-P", "90", "-n", "v_drop", "v1", &path("verdict")]));
+    assert_eq!(stage.ours().len(), 3);
+    // PASS of the last member is final: it never gets there.
+    assert_eq!(stage.verdict(&any_packet()), Action::Pass.code());
+    let theirs = stage.chain().components[1].id;
+    well(&stage.xdp_loader(&["unload", "v1", "--id", &theirs.to_string()]));
+    assert_eq!(stage.ours().len(), 2);
+    assert_eq!(stage.verdict(&any_packet()), Action::Pass.code());
+    let ours = program.id().expect("loaded");
+    stage.here(|d, index| d.remove(index, &Options::default(), &[ours])).expect("removed");
+    assert!(stage.theirs().is_empty(), "the filler went with it");
+}
+
+/// A random chain: entries with the verdicts they go on after.
+fn random_chain(random: &mut Random) -> Vec<(&'static str, Vec<Action>)> {
+    let entries = ["v_aborted", "v_drop", "v_pass", "v_tx", "v_redirect", "v_opaque", "v_invalid"];
+    let length = 1 + random.below(6);
+    let one = |random: &mut Random| {
+        let actions = Action::ALL.into_iter().filter(|_| random.below(2) == 0).collect();
+        (entries[random.below(entries.len())], actions)
+    };
+    (0..length).map(|_| one(random)).collect()
+}
+
+#[test]
+fn dispatcher_slots_and_fused_chains_answer_alike() {
+    let Some(stage) = Stage::set("slots::alike") else { return };
+    let mut random = Random::new("slots::alike");
+    let rounds = if full() { 1000 } else { 8 };
+    for _ in 0..rounds {
+        let chain = random_chain(&mut random);
+        let members: Vec<_> = chain.iter().map(|(entry, _)| member("verdict", entry)).collect();
+        let place = |at: usize| Slot {
+            priority: at as u32,
+            ..slot_on("member", &members[at], &chain[at].1)
+        };
+        let slots: Vec<_> = (0..chain.len()).map(place).collect();
+        let wanted = run(&fuse(&slots), &any_packet()).verdict;
+        // One slot a member.
+        let prepared = |entry: &&str| Program::of_member(member("verdict", entry));
+        let programs: Vec<_> = chain.iter().map(|(entry, _)| prepared(entry)).collect();
+        let own: Vec<_> = programs
+            .iter()
+            .zip(&chain)
+            .enumerate()
+            .map(|(at, (program, (_, actions)))| (program, at as u32, on(actions)))
+            .collect();
+        stage.add(&own).expect("own slots");
+        assert_eq!(stage.verdict(&any_packet()), wanted, "own slots of {chain:?}");
+        clear(&stage);
+        // Cut anywhere, each part in a slot.
+        let cut = random.below(chain.len() + 1);
+        let parts: Vec<_> = [&slots[..cut], &slots[cut..]]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .map(fused)
+            .collect();
+        let shared: Vec<_> = parts
+            .iter()
+            .enumerate()
+            .map(|(at, (program, actions))| (program, at as u32, *actions))
+            .collect();
+        stage.add(&shared).expect("shared slots");
+        assert_eq!(stage.verdict(&any_packet()), wanted, "{chain:?} cut at {cut}");
+        // Theirs rebuilds it with its own dispatcher, beside a program that comes last.
+        well(&stage.xdp_loader(&["load", "-P", "99", "-n", "v_pass", "v1", &path("verdict")]));
+        assert_eq!(stage.verdict(&any_packet()), wanted, "{chain:?} cut at {cut}, libxdp's");
+        clear(&stage);
+    }
+}
+
+fn open(entry: &str) -> Program {
+    pointsman_netns::dispatcher::program("verdict", entry)
+}
+
+fn clear(stage: &Stage) {
+    stage.here(|d, index| d.remove_all(index, &Options::default())).expect("removed");
+}
+
+#[test]
+fn verdicts_of_no_action_are_final_in_both_dispatchers() {
+    let Some(stage) = Stage::set("slots::strange") else { return };
+    let load = |priority: &str, entry: &str| {
+        let object = path("verdict");
+        let all = ["load", "-P", priority, "-n", entry, "v1", &object];
+        well(&stage.xdp_loader(&all));
+    };
+    load("10", "v_negative");
+    load("20", "v_drop");
+    assert_eq!(stage.verdict(&any_packet()), u32::MAX, "libxdp's");
+    let pass = open("v_pass");
+    stage.add(&[(&pass, 5, on(&[Action::Pass]))]).expect("added");
+    assert_eq!(stage.verdict(&any_packet()), u32::MAX, "ours");
+}
