@@ -264,6 +264,33 @@ fn only_whole_generations_are_good_and_only_so_many_are_kept() {
 }
 
 #[test]
+fn what_was_rolled_back_does_not_push_out_what_a_rollback_goes_to() {
+    let host = TestHost::new();
+    let node = host.start_keeping(2);
+    let edition = |generation| document(generation, &[("a", "c")]);
+    node.apply(&edition(41)).unwrap();
+    for generation in 42..=45 {
+        node.apply(&edition(generation)).unwrap();
+        assert_eq!(node.rollback(None).unwrap().to, 41);
+    }
+    node.apply(&edition(46)).unwrap();
+    assert_eq!(node.rollback(None).unwrap().to, 41);
+}
+
+#[test]
+fn who_goes_forward_again_can_go_back_again() {
+    let host = TestHost::new();
+    let node = host.start();
+    for generation in 41..=43 {
+        node.apply(&document(generation, &[("a", "c")])).unwrap();
+    }
+    assert_eq!(node.rollback(None).unwrap().to, 42);
+    assert_eq!(node.rollback(None).unwrap().to, 41);
+    assert_eq!(node.rollback(Some(42)).unwrap().to, 42);
+    assert_eq!(node.rollback(None).unwrap().to, 41);
+}
+
+#[test]
 fn what_nobody_confirms_goes_and_what_somebody_confirms_stays() {
     let host = TestHost::new();
     let node = host.start();
