@@ -384,7 +384,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(ProptestConfig {
+            cases: 2_000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         /// Over any history, a rollback goes back to what was good before the last apply; and no
         /// more is kept than was asked for, but for what that needs.
