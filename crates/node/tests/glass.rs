@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Node, TestHost, document, hook, inline};
+use pointsman_model::Sha256;
 use pointsman_model::api::{ApplyOutcome, ProblemKind, StepOutcome};
 use pointsman_model::event::EventKind;
 use pointsman_model::status::HookState;
@@ -14,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const NONE: [&str; 0] = [];
 
@@ -417,6 +419,66 @@ fn a_return_leaves_nothing_unconfirmed_where_the_document_before_is_refused() {
     assert_eq!(host.running("b"), NONE, "nothing did");
     assert_eq!(link(&host, "b"), None);
     assert_eq!(host.shared.sim().violations(), &[] as &[String]);
+}
+
+#[test]
+fn a_return_never_goes_on_with_what_nobody_confirmed_whatever_fails() {
+    let mut failed = 0;
+    for at in 0.. {
+        let host = TestHost::new();
+        let node = host.start_checking(Duration::from_secs(3_600));
+        node.apply(&document(1, &[("a", "c")])).unwrap();
+        node.apply_within(&document(2, &[("a", "u")]), 10).unwrap();
+        host.shared.sim().plant(Fault::Fail(at));
+        host.pass(10);
+        let back = node.until("return", |status| status.unconfirmed.is_none());
+        assert_ne!(host.running("a"), ["u"], "{at}");
+        assert_eq!(back.generation, Some(1));
+        // What ran before is attached as soon as it can be.
+        node.until("chain", |_| host.running("a") == ["c"]);
+        let disturbed = back.hooks.iter().any(|hook| !hook.refusals.is_empty());
+        failed += usize::from(disturbed);
+        if !disturbed && at > 8 {
+            break;
+        }
+    }
+    assert!(failed >= 3, "{failed} faults");
+}
+
+#[test]
+fn a_return_that_cannot_be_carried_out_is_tried_until_it_is() {
+    let host = TestHost::new();
+    let node = host.start_checking(Duration::from_millis(20));
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    node.apply_within(&document(2, &[("a", "u")]), 10).unwrap();
+    host.shared.sim().plant(Fault::FailFrom(0));
+    host.pass(10);
+    let stuck = node.status();
+    assert_eq!(stuck.unconfirmed.map(|waiting| waiting.remaining_ms), Some(0));
+    let told = |message: &str| message.contains("still runs what nobody confirmed");
+    assert!(stuck.notes.iter().any(|note| told(&note.message)), "{:?}", stuck.notes);
+    assert_eq!(host.running("a"), ["u"], "nothing can be done");
+    assert_eq!(node.confirm(None).unwrap_err().status, 409);
+    assert!(!node.events().contains(&EventKind::Returned));
+    host.shared.sim().restart();
+    let back = node.until("return", |status| status.unconfirmed.is_none());
+    assert_eq!(host.running("a"), ["c"]);
+    assert!(!back.notes.iter().any(|note| told(&note.message)), "{:?}", back.notes);
+    assert!(node.events().contains(&EventKind::Returned));
+}
+
+#[test]
+fn a_return_to_a_document_that_is_damaged_leaves_nothing_unconfirmed() {
+    let host = TestHost::new();
+    let node = host.start();
+    let first = document(1, &[("a", "c")]);
+    node.apply(&first).unwrap();
+    node.apply_within(&document(2, &[("a", "u")]), 10).unwrap();
+    let hash = Sha256::of(first.to_string().as_bytes());
+    fs::remove_file(host.path("state/documents").join(hash.to_string())).unwrap();
+    host.pass(10);
+    assert_eq!(node.status().unconfirmed, None);
+    assert_eq!(host.running("a"), NONE);
 }
 
 #[test]
