@@ -73,6 +73,12 @@ impl State {
     pub fn accept(&mut self, edition: &Edition, at_unix_ms: u64) {
         self.left = left_behind(&self.left, None, edition.mark());
         self.drained = false;
+        if self.current.as_ref() != Some(edition)
+            && let Some(at) = self.good.iter().position(|good| good.edition == *edition)
+        {
+            // It comes into force once more, so what is in force now is the one before it.
+            self.good[at..].rotate_left(1);
+        }
         self.set_current(edition.clone(), at_unix_ms);
     }
 
@@ -98,8 +104,9 @@ impl State {
         }
     }
 
-    /// Remembers that the document in force was carried out whole, and keeps the newest `keep` of
-    /// such.
+    /// Remembers that the document in force was carried out whole, and keeps `keep` of such: the
+    /// one in force, the one that a rollback goes to, and of the others first those from which
+    /// nobody returned, then the newest.
     pub fn remember_good(&mut self, keep: usize) {
         let Some(edition) = &self.current else { return };
         match self.good.iter_mut().find(|good| good.edition == *edition) {
@@ -110,14 +117,16 @@ impl State {
                 rolled_back: false,
             }),
         }
-        let surplus = self.good.len().saturating_sub(keep.max(1));
-        let current = self.current.as_ref();
-        let mut left = surplus;
-        self.good.retain(|good| {
-            let drop = left > 0 && Some(&good.edition) != current;
-            left -= usize::from(drop);
-            !drop
-        });
+        let needed = [self.current.clone(), self.rollback_target(None).cloned()];
+        let needed = |edition: &Edition| needed.iter().flatten().any(|needed| needed == edition);
+        let mut surplus = self.good.len().saturating_sub(keep);
+        for rolled_back in [true, false] {
+            self.good.retain(|good| {
+                let drop = surplus > 0 && good.rolled_back == rolled_back && !needed(&good.edition);
+                surplus -= usize::from(drop);
+                !drop
+            });
+        }
     }
 
     /// The edition to roll back to: the newest good one before the one in force from which nobody
@@ -150,7 +159,8 @@ impl State {
         others.map(|good| good.edition.generation).collect()
     }
 
-    /// Goes to `edition`, and leaves what is in force and what came after `edition` behind.
+    /// Goes to `edition`, and leaves what is in force and what came after `edition` behind. From
+    /// what came before it nobody returns by going forward again.
     pub fn roll_back(&mut self, edition: &Edition, at_unix_ms: u64) {
         let from = self.current.as_ref().map(Edition::mark);
         self.left = left_behind(&self.left, from, edition.mark());
@@ -165,7 +175,10 @@ impl State {
         let at = self.good.iter().position(|good| good.edition == *edition);
         let current = self.current.as_ref();
         for (index, good) in self.good.iter_mut().enumerate() {
-            good.rolled_back |= Some(&good.edition) == current || at.is_some_and(|at| index > at);
+            good.rolled_back |= match at {
+                Some(at) => index > at,
+                None => Some(&good.edition) == current,
+            };
             good.rolled_back &= good.edition != *edition;
         }
     }
@@ -241,5 +254,154 @@ impl State {
             .chain(before.and_then(|before| before.edition.as_ref()))
             .chain(of_hooks.map(|good| &good.edition))
             .chain(self.good.iter().map(|good| &good.edition))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_model::{NodeName, Sha256};
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Action {
+        /// A new document: carried out whole, or refused in part.
+        Apply {
+            whole: bool,
+        },
+        /// One that ran before, where the guard lets it come again.
+        Again(prop::sample::Index),
+        /// One that wants to be confirmed, and whether it is.
+        Try {
+            confirmed: bool,
+        },
+        Rollback,
+        RollbackTo(prop::sample::Index),
+        /// A start: what is in force is carried out anew.
+        Start,
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            3 => any::<bool>().prop_map(|whole| Action::Apply { whole }),
+            1 => any::<prop::sample::Index>().prop_map(Action::Again),
+            2 => any::<bool>().prop_map(|confirmed| Action::Try { confirmed }),
+            4 => Just(Action::Rollback),
+            2 => any::<prop::sample::Index>().prop_map(Action::RollbackTo),
+            1 => Just(Action::Start),
+        ]
+    }
+
+    fn edition(generation: u64) -> Edition {
+        let document = Sha256::of(&generation.to_be_bytes());
+        let objects = BTreeMap::new();
+        Edition { node: NodeName::new("edge-1").unwrap(), generation, document, objects }
+    }
+
+    /// Applies `edition`, and holds that a rollback would undo just that.
+    fn apply(state: &mut State, edition: &Edition, whole: bool, keep: usize) {
+        let before = state.current.clone();
+        let is_good = |good: &Good| Some(&good.edition) == before.as_ref();
+        let was_good = state.good.iter().any(is_good);
+        state.unconfirmed = None;
+        state.accept(edition, edition.generation);
+        if whole {
+            state.remember_good(keep);
+        }
+        if was_good && before.as_ref() != Some(edition) {
+            assert_eq!(state.rollback_target(None), before.as_ref(), "{state:#?}");
+        }
+    }
+
+    /// Applies `edition` to be confirmed.
+    fn attempt(state: &mut State, edition: &Edition, confirmed: bool, keep: usize) {
+        let before = state.before();
+        let deadline = Deadline::after(Moment { unix_ms: 0, boot_ms: 0, boot: None }, 1_000);
+        state.unconfirmed =
+            Some(Unconfirmed { deadline, returning: false, before: before.clone() });
+        state.accept(edition, edition.generation);
+        if confirmed {
+            state.unconfirmed = None;
+            state.remember_good(keep);
+        } else {
+            state.give_back();
+            state.unconfirmed = None;
+            assert_eq!(state.current, before.edition.or(Some(edition.clone())));
+        }
+    }
+
+    fn act(state: &mut State, action: &Action, newest: &mut u64, keep: usize) {
+        let chosen = |index: &prop::sample::Index, state: &State| {
+            let known: Vec<_> = state.good.iter().map(|good| good.edition.clone()).collect();
+            (!known.is_empty()).then(|| index.get(&known).clone())
+        };
+        match action {
+            Action::Apply { whole } => {
+                *newest += 1;
+                apply(state, &edition(*newest), *whole, keep);
+            }
+            Action::Again(index) => {
+                let at_least = state.current.as_ref().map_or(0, |edition| edition.generation);
+                if let Some(again) = chosen(index, state).filter(|e| e.generation >= at_least) {
+                    apply(state, &again, true, keep);
+                }
+            }
+            Action::Try { confirmed } => {
+                *newest += 1;
+                attempt(state, &edition(*newest), *confirmed, keep);
+            }
+            Action::Rollback => {
+                if let Some(target) = state.rollback_target(None).cloned() {
+                    state.roll_back(&target, 0);
+                    state.remember_good(keep);
+                    assert_eq!(state.current, Some(target));
+                }
+            }
+            Action::RollbackTo(index) => {
+                if let Some(to) = chosen(index, state).filter(|e| Some(e) != state.current.as_ref())
+                {
+                    let from = state.current.clone();
+                    let place = |edition: &Edition| {
+                        let mut good = state.good.iter();
+                        Some((good.position(|good| good.edition == *edition)?, edition.generation))
+                    };
+                    let forward = from.as_ref().and_then(place).is_some_and(|(at, generation)| {
+                        place(&to).is_some_and(|to| to.0 > at && to.1 > generation)
+                    });
+                    state.roll_back(&to, 0);
+                    state.remember_good(keep);
+                    if forward {
+                        assert_eq!(state.rollback_target(None), from.as_ref(), "the way back");
+                    }
+                }
+            }
+            Action::Start => {
+                if state.good.iter().any(|good| Some(&good.edition) == state.current.as_ref()) {
+                    state.remember_good(keep);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 2_000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// Over any history, a rollback goes back to what was good before the last apply; and no
+        /// more is kept than was asked for, but for what that needs.
+        #[test]
+        fn after_an_apply_from_a_good_edition_a_rollback_goes_back_to_it(
+            keep in 1_usize..6,
+            actions in prop::collection::vec(action(), 1..40),
+        ) {
+            let (mut state, mut newest) = (State::default(), 40);
+            for action in &actions {
+                act(&mut state, action, &mut newest, keep);
+                prop_assert!(state.good.len() <= keep.max(2), "{:#?}", state);
+            }
+        }
     }
 }

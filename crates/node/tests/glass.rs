@@ -5,7 +5,8 @@
 mod common;
 
 use common::{Node, TestHost, document, hook, inline};
-use pointsman_model::api::{ApplyOutcome, ProblemKind};
+use pointsman_model::Sha256;
+use pointsman_model::api::{ApplyOutcome, ProblemKind, StepOutcome};
 use pointsman_model::event::EventKind;
 use pointsman_model::status::HookState;
 use pointsman_plan::simulator::Fault;
@@ -14,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const NONE: [&str; 0] = [];
 
@@ -61,6 +63,36 @@ fn a_bypass_is_one_swap_each_way_and_keeps_programs_and_link() {
     assert_eq!(host.shared.sim().violations(), &[] as &[String]);
     let events = node.events();
     assert!(events.ends_with(&[EventKind::Bypassed, EventKind::Bypassed, EventKind::BypassEnded]));
+}
+
+#[test]
+fn a_bypass_that_took_effect_stays_whatever_else_fails() {
+    let mut took_effect = 0;
+    for at in 0.. {
+        let host = TestHost::new();
+        let node = host.start();
+        node.apply(&document(1, &[("a", "c")])).unwrap();
+        // Its programs could not be prepared, and are still to be.
+        host.shared.sim().plant(Fault::Fail(0));
+        assert_eq!(
+            node.apply(&document(2, &[("a", "ub")])).unwrap().outcome,
+            ApplyOutcome::Refused
+        );
+        host.shared.sim().plant(Fault::Fail(at));
+        let report = node.bypass("a", None).unwrap();
+        let passes = host.running("a").is_empty();
+        assert_eq!(report.bypass.is_some(), passes, "{at}: {report:#?}");
+        assert_eq!(report.refusals.is_empty(), passes, "{at}: {report:#?}");
+        assert_eq!(node.events().last() == Some(&EventKind::Bypassed), passes, "{at}");
+        let failed =
+            report.results.iter().any(|result| matches!(result.outcome, StepOutcome::Failed(_)));
+        took_effect += usize::from(passes && failed);
+        assert_eq!(report.notes.iter().any(|note| note.contains("tried again")), passes && failed);
+        if !failed {
+            break;
+        }
+    }
+    assert!(took_effect > 0, "tidying up can fail");
 }
 
 #[test]
@@ -264,6 +296,33 @@ fn only_whole_generations_are_good_and_only_so_many_are_kept() {
 }
 
 #[test]
+fn what_was_rolled_back_does_not_push_out_what_a_rollback_goes_to() {
+    let host = TestHost::new();
+    let node = host.start_keeping(2);
+    let edition = |generation| document(generation, &[("a", "c")]);
+    node.apply(&edition(41)).unwrap();
+    for generation in 42..=45 {
+        node.apply(&edition(generation)).unwrap();
+        assert_eq!(node.rollback(None).unwrap().to, 41);
+    }
+    node.apply(&edition(46)).unwrap();
+    assert_eq!(node.rollback(None).unwrap().to, 41);
+}
+
+#[test]
+fn who_goes_forward_again_can_go_back_again() {
+    let host = TestHost::new();
+    let node = host.start();
+    for generation in 41..=43 {
+        node.apply(&document(generation, &[("a", "c")])).unwrap();
+    }
+    assert_eq!(node.rollback(None).unwrap().to, 42);
+    assert_eq!(node.rollback(None).unwrap().to, 41);
+    assert_eq!(node.rollback(Some(42)).unwrap().to, 42);
+    assert_eq!(node.rollback(None).unwrap().to, 41);
+}
+
+#[test]
 fn what_nobody_confirms_goes_and_what_somebody_confirms_stays() {
     let host = TestHost::new();
     let node = host.start();
@@ -360,6 +419,66 @@ fn a_return_leaves_nothing_unconfirmed_where_the_document_before_is_refused() {
     assert_eq!(host.running("b"), NONE, "nothing did");
     assert_eq!(link(&host, "b"), None);
     assert_eq!(host.shared.sim().violations(), &[] as &[String]);
+}
+
+#[test]
+fn a_return_never_goes_on_with_what_nobody_confirmed_whatever_fails() {
+    let mut failed = 0;
+    for at in 0.. {
+        let host = TestHost::new();
+        let node = host.start_checking(Duration::from_secs(3_600));
+        node.apply(&document(1, &[("a", "c")])).unwrap();
+        node.apply_within(&document(2, &[("a", "u")]), 10).unwrap();
+        host.shared.sim().plant(Fault::Fail(at));
+        host.pass(10);
+        let back = node.until("return", |status| status.unconfirmed.is_none());
+        assert_ne!(host.running("a"), ["u"], "{at}");
+        assert_eq!(back.generation, Some(1));
+        // What ran before is attached as soon as it can be.
+        node.until("chain", |_| host.running("a") == ["c"]);
+        let disturbed = back.hooks.iter().any(|hook| !hook.refusals.is_empty());
+        failed += usize::from(disturbed);
+        if !disturbed && at > 8 {
+            break;
+        }
+    }
+    assert!(failed >= 3, "{failed} faults");
+}
+
+#[test]
+fn a_return_that_cannot_be_carried_out_is_tried_until_it_is() {
+    let host = TestHost::new();
+    let node = host.start_checking(Duration::from_millis(20));
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    node.apply_within(&document(2, &[("a", "u")]), 10).unwrap();
+    host.shared.sim().plant(Fault::FailFrom(0));
+    host.pass(10);
+    let stuck = node.status();
+    assert_eq!(stuck.unconfirmed.map(|waiting| waiting.remaining_ms), Some(0));
+    let told = |message: &str| message.contains("still runs what nobody confirmed");
+    assert!(stuck.notes.iter().any(|note| told(&note.message)), "{:?}", stuck.notes);
+    assert_eq!(host.running("a"), ["u"], "nothing can be done");
+    assert_eq!(node.confirm(None).unwrap_err().status, 409);
+    assert!(!node.events().contains(&EventKind::Returned));
+    host.shared.sim().restart();
+    let back = node.until("return", |status| status.unconfirmed.is_none());
+    assert_eq!(host.running("a"), ["c"]);
+    assert!(!back.notes.iter().any(|note| told(&note.message)), "{:?}", back.notes);
+    assert!(node.events().contains(&EventKind::Returned));
+}
+
+#[test]
+fn a_return_to_a_document_that_is_damaged_leaves_nothing_unconfirmed() {
+    let host = TestHost::new();
+    let node = host.start();
+    let first = document(1, &[("a", "c")]);
+    node.apply(&first).unwrap();
+    node.apply_within(&document(2, &[("a", "u")]), 10).unwrap();
+    let hash = Sha256::of(first.to_string().as_bytes());
+    fs::remove_file(host.path("state/documents").join(hash.to_string())).unwrap();
+    host.pass(10);
+    assert_eq!(node.status().unconfirmed, None);
+    assert_eq!(host.running("a"), NONE);
 }
 
 #[test]

@@ -38,7 +38,7 @@ mod wanted;
 pub use drift::{Pace, Settled, drift};
 pub use execution::{Host, carry_out};
 pub use guard::{Current, Mark, guard, left_behind};
-pub use narrow::narrow;
+pub use narrow::{narrow, narrow_to};
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;
 pub use preflight::{examine, unseen};

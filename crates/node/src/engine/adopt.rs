@@ -10,7 +10,7 @@ use pointsman_model::document::DocumentError;
 use pointsman_model::observed::ObservedHook;
 use pointsman_model::plan::HookChange;
 use pointsman_model::{Document, HookId};
-use pointsman_plan::{Options, narrow};
+use pointsman_plan::{Options, narrow_to};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -154,7 +154,7 @@ impl Engine {
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
         let plan = self.make_plan(&document, &resolved, &observed, options);
-        let plan = narrow(plan, |other| other == hook);
+        let plan = narrow_to(plan, hook);
         if let Some(refusal) = plan.refusals.first() {
             return Err(refusal.message.clone());
         }

@@ -8,13 +8,13 @@ use super::{Engine, LastPlan, Request, outcome};
 use crate::history::{Bypass, Unconfirmed};
 use crate::host::Scope;
 use crate::resolve::{Origin, Resolved};
-use crate::state::State;
+use crate::state::{Edition, State};
 use pointsman_model::deadline::Deadline;
 use pointsman_model::event::EventKind;
 use pointsman_model::glass::UnconfirmedStatus;
-use pointsman_model::plan::Note;
+use pointsman_model::plan::{HookChange, HookDiff, Note, Step};
 use pointsman_model::{HookId, Sha256};
-use pointsman_plan::{self as plan, Options, narrow};
+use pointsman_plan::{self as plan, Options, narrow_to};
 use std::time::{Duration, Instant};
 
 impl Engine {
@@ -99,9 +99,11 @@ impl Engine {
         self.settle_anew();
         if let Err(why) = self.carry_back() {
             tracing::error!("cannot return to what was in force before: {why}");
+            self.stuck = Some(why);
             self.retry_at = Some(Instant::now() + self.schedule.interval());
             return;
         }
+        self.stuck = None;
         let mut next = self.state.state().clone();
         next.unconfirmed = None;
         let target = match &next.current {
@@ -120,8 +122,8 @@ impl Engine {
         self.document_changed(true);
     }
 
-    /// Carries out what the state says is in force, and leaves nothing behind on hooks where that
-    /// is refused.
+    /// Carries out what the state says is in force. Fails as long as some hook goes on with what
+    /// nobody confirmed.
     fn carry_back(&mut self) -> Result<(), String> {
         let state = self.state.state();
         let edition = match &state.current {
@@ -130,18 +132,70 @@ impl Engine {
         };
         // Who let the document come through a gap lets it go through one.
         let options = Options { allow_gap: true };
-        for hook in self.carry_on(&edition, options)? {
-            // It must not go on with what nobody confirmed.
-            let brought = match self.state.state().last_good(&hook).cloned() {
-                Some(good) if good != edition => self.bring_back(&hook, &good, options),
-                Some(_) => continue,
-                None => self.take_off(&hook).map(|()| true),
-            };
-            if let Err(why) = brought {
-                tracing::error!(%hook, "what ran there before cannot be brought back: {why}");
+        let refused = match self.accepted_document(&edition) {
+            Ok(_) => self.carry_on(&edition, options)?,
+            Err(message) => {
+                tracing::error!(generation = edition.generation, "refused: {message}");
+                let observed = self.observe(&Scope::default()).map_err(|problem| problem.title)?;
+                observed.hooks.into_keys().collect()
+            }
+        };
+        let mut failure = None;
+        for hook in refused {
+            if let Err(why) = self.carry_back_one(&hook, &edition, options) {
+                failure.get_or_insert(format!("{hook} still runs what nobody confirmed: {why}"));
             }
         }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Sees to it that a hook on which `edition` was refused does not go on with what nobody
+    /// confirmed: what ran there before it comes back, or nothing runs.
+    fn carry_back_one(
+        &mut self,
+        hook: &HookId,
+        edition: &Edition,
+        options: Options,
+    ) -> Result<(), String> {
+        // What was to be tidied up after the swap is no reason to undo it.
+        if self.stands(hook, edition, options)? {
+            return Ok(());
+        }
+        let before = self.state.state().last_good(hook).filter(|good| *good != edition).cloned();
+        let message = match before {
+            None => format!("nothing of ours runs on {hook} until what is in force can"),
+            Some(good) => match self.bring_back(hook, &good, options) {
+                Ok(_) => return Ok(()),
+                Err(_) if self.stands(hook, &good, options)? => return Ok(()),
+                Err(why) => format!(
+                    "nothing of ours runs on {hook}: generation {}, which ran there before, cannot \
+                     be brought back: {why}",
+                    good.generation
+                ),
+            },
+        };
+        self.take_off(hook)?;
+        tracing::error!("{message}");
+        self.returned.insert(hook.clone(), message);
         Ok(())
+    }
+
+    /// Whether nothing visible is left to do for a hook to be as `edition` wants it.
+    fn stands(
+        &mut self,
+        hook: &HookId,
+        edition: &Edition,
+        options: Options,
+    ) -> Result<bool, String> {
+        let Ok(document) = self.accepted_document(edition) else { return Ok(false) };
+        let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
+        let resolved = self
+            .resolve(&document, Origin::Accepted(edition), false)
+            .map_err(|problem| problem.title)?;
+        let plan = self.make_plan(&document, &resolved, &observed, options);
+        let refused = |diff: &HookDiff| diff.hook == *hook && diff.change == HookChange::Refused;
+        let plan = narrow_to(plan, hook);
+        Ok(!plan.hooks.iter().any(refused) && !plan.steps.iter().any(Step::is_visible))
     }
 
     fn carry_back_to_nothing(&mut self) -> Result<(), String> {
@@ -155,21 +209,14 @@ impl Engine {
         }
     }
 
-    /// Takes the chain of a hook off on which nothing of ours ran before.
+    /// Takes the chain of a hook off.
     fn take_off(&mut self, hook: &HookId) -> Result<(), String> {
-        let edition = self.state.state().current.clone().ok_or("no document is in force")?;
-        let mut document = self.accepted_document(&edition)?;
-        document.interfaces.remove(&hook.interface);
-        let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
-        let resolved = self
-            .resolve(&document, Origin::Accepted(&edition), false)
-            .map_err(|problem| problem.title)?;
-        let plan = self.make_plan(&document, &resolved, &observed, Options::default());
-        let plan = narrow(plan, |other| other == hook);
-        let (results, _) = self.carry_out(&plan, &resolved, Instant::now());
+        let observed = self.observe(&Scope::default()).map_err(|problem| problem.title)?;
+        let plan = narrow_to(plan::drain(&observed), hook);
+        let (results, _) = self.carry_out(&plan, &Resolved::default(), Instant::now());
         match outcome::failures(&plan, &results).into_iter().next() {
-            Some(failure) => Err(failure.message),
-            None => Ok(()),
+            Some(failure) if !outcome::runs_as_planned(&plan, &results) => Err(failure.message),
+            _ => Ok(()),
         }
     }
 
@@ -210,6 +257,17 @@ impl Engine {
             ),
         };
         vec![Note { hook: None, program: None, message }]
+    }
+
+    /// Why the host goes on with what nobody confirmed, though its time is over.
+    pub(super) fn stuck_words(&self) -> Option<String> {
+        let window = self.state.state().unconfirmed.as_ref().filter(|window| window.returning);
+        let why = window.and(self.stuck.as_ref())?;
+        let seconds = self.schedule.interval().as_secs().max(1);
+        Some(format!(
+            "the return to what was confirmed is not done, and is tried again every {seconds} s: \
+             {why}; `pointsman drain` takes everything of ours off"
+        ))
     }
 
     /// The document in force as long as nobody has confirmed it, where that was asked for.

@@ -11,9 +11,9 @@ use pointsman_model::api::{Problem, ProblemKind};
 use pointsman_model::deadline::Deadline;
 use pointsman_model::event::EventKind;
 use pointsman_model::glass::{BypassReport, BypassStatus};
-use pointsman_model::plan::{HookChange, Plan};
+use pointsman_model::plan::{HookChange, Plan, Refusal};
 use pointsman_model::{HookId, InterfaceId};
-use pointsman_plan::{Options, narrow};
+use pointsman_plan::{Options, narrow_to};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -91,20 +91,26 @@ impl Engine {
         }
         let (results, visible) = self.carry_out(&plan, &resolved, request.arrived);
         let failures = outcome::failures(&plan, &results);
-        if !failures.is_empty() {
+        let mut refusals = Vec::new();
+        if outcome::runs_as_planned(&plan, &results) {
+            let message =
+                format!("every packet passes {}, as {} asked", words[&hook], who(request.uid));
+            self.event(EventKind::Bypassed, Some(&hook), &message);
+            // Such as the old chain's pins that are still there.
+            let later = |failure: &Refusal| format!("{}; it is tried again", failure.message);
+            notes.extend(failures.iter().map(later));
+        } else {
             self.force(before);
+            for failure in &failures {
+                tracing::error!(%hook, "the bypass failed: {}", failure.message);
+            }
+            refusals.clone_from(&failures);
         }
-        let how_long = &words[&hook];
-        let message = match failures.first() {
-            None => format!("every packet passes {how_long}, as {} asked", who(request.uid)),
-            Some(failure) => format!("the bypass failed: {}", failure.message),
-        };
-        self.event(EventKind::Bypassed, Some(&hook), &message);
         self.settle_one(&hook);
-        self.last.take_over_hooks(plan, failures.clone());
+        self.last.take_over_hooks(plan, failures);
         let mut report = self.bypass_report(hook, was.is_some(), notes);
         report.results = results;
-        report.refusals = failures;
+        report.refusals = refusals;
         report.visible_micros = micros(visible);
         report.total_micros = micros(request.arrived.elapsed());
         Ok(report)
@@ -176,7 +182,7 @@ impl Engine {
         let observed = self.observe(&Scope::of(&document))?;
         let options = Options::default();
         let plan = self.plan_bypassing(bypassed, &document, &resolved, &observed, options);
-        let mut plan = narrow(plan, |other| other == hook);
+        let mut plan = narrow_to(plan, hook);
         plan.notes.retain(|note| note.hook.as_ref() == Some(hook));
         Ok((plan, resolved))
     }

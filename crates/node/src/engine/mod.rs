@@ -86,6 +86,8 @@ pub struct Engine {
     keep: usize,
     /// When something that was due and could not be done is tried again.
     retry_at: Option<Instant>,
+    /// Why the return to what was in force before could not be carried out so far.
+    stuck: Option<String>,
 }
 
 impl fmt::Debug for Engine {
@@ -141,6 +143,7 @@ impl Engine {
             followers: Vec::new(),
             keep: usize::from(KEEP_GENERATIONS),
             retry_at: None,
+            stuck: None,
         }
     }
 

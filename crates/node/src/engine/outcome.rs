@@ -36,6 +36,13 @@ pub(super) fn failures(plan: &Plan, results: &[StepResult]) -> Vec<Refusal> {
     refusals
 }
 
+/// Whether every chain that was to come to run does, and every link that was to go is gone. What
+/// is tidied up afterwards does not count.
+pub(super) fn runs_as_planned(plan: &Plan, results: &[StepResult]) -> bool {
+    let mut visible = plan.steps.iter().zip(results).filter(|(step, _)| step.is_visible());
+    visible.all(|(_, result)| result.outcome == StepOutcome::Done)
+}
+
 fn refusal(step: &Step, message: String) -> Refusal {
     let hook = step.hook().cloned();
     let pointer = match (&hook, step.program()) {

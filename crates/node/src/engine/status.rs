@@ -25,6 +25,7 @@ impl Engine {
         notes.extend(
             returned.map(|(hook, line)| Note { hook: Some(hook.clone()), ..about_us(line) }),
         );
+        notes.extend(self.stuck_words().as_deref().map(about_us));
         notes.extend(self.ignored.as_deref().map(about_us));
         notes.extend(self.events.not_on_disk().map(about_us));
         notes.extend(self.bypassed_nowhere().iter().map(|message| about_us(message)));

@@ -148,7 +148,7 @@ impl TestHost {
     /// Starts a daemon that looks at the host every `interval`.
     pub(crate) fn start_checking(&self, interval: Duration) -> Node {
         let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
-        Node::run(engine.checking_every(interval))
+        Node::run(engine.clocked_by(self.clock()).checking_every(interval))
     }
 
     /// Starts a daemon whose files are created by `create`.

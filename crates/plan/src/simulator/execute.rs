@@ -20,6 +20,9 @@ impl Host for Simulator {
         self.operations += 1;
         match self.fault {
             Some(Fault::Fail(when)) if when == at => return Err("fault was planted".to_owned()),
+            Some(Fault::FailFrom(when)) if when <= at => {
+                return Err("fault was planted".to_owned());
+            }
             Some(Fault::Crash(when)) if when == at => {
                 self.crashed = true;
                 return Err("the daemon has crashed".to_owned());

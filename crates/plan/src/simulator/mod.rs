@@ -48,6 +48,8 @@ pub struct Simulator {
 pub enum Fault {
     /// The operation fails and changes nothing. Later ones work.
     Fail(usize),
+    /// The operation and all after it fail and change nothing.
+    FailFrom(usize),
     /// Everything stops before the operation.
     Crash(usize),
     /// Everything stops in the middle of the operation, where it has a middle.
