@@ -349,3 +349,16 @@ fn reply(
         (_, Answer::Queue(_) | Answer::Flow(_) | Answer::XskMap) => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the most requests in flight that the type of the limit allows, and the growth of the
+    /// queue, a connection takes less than 8 KiB.
+    #[test]
+    fn a_session_takes_little_memory() {
+        let entries = usize::from(u8::MAX).next_power_of_two() * size_of::<InFlight>();
+        assert!(entries + size_of::<Session<()>>() + size_of::<Reader>() < 8 << 10);
+    }
+}
