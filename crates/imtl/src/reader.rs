@@ -30,7 +30,8 @@ impl Reader {
     ///
     /// # Errors
     /// [`StreamError::Magic`] as soon as the four bytes are there: whoever speaks another protocol need
-    /// not fill a record first. It comes once; after it all bytes are dropped.
+    /// not fill a record first. It comes once; whatever is given later
+    /// is dropped.
     pub fn read(&mut self, input: &mut &[u8]) -> Option<Result<Record, StreamError>> {
         if self.lost {
             *input = &[];
@@ -40,7 +41,6 @@ impl Reader {
         let found: [u8; MAGIC.len()] = std::array::from_fn(|at| self.partial[at]);
         if self.have >= MAGIC.len() && found != MAGIC {
             self.lost = true;
-            *input = &[];
             return Some(Err(StreamError::Magic { found }));
         }
         self.fill(input, RECORD_BYTES);

@@ -139,7 +139,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(cases(256, 100_000))]
+    #![proptest_config(cases(256, 20_000))]
 
     /// Each request comes out once and is answered in its order, whatever the client sends, however
     /// it is cut, in whatever order and however late it is answered, however late that is read.
@@ -162,11 +162,10 @@ proptest! {
         let mut input = &stream[..];
         let records: Vec<_> =
             std::iter::from_fn(|| reader.read(&mut input)).filter_map(Result::ok).collect();
-        prop_assume!(!records.is_empty());
         let mut first = session();
         let events: Vec<_> = records.iter().map(|record| first.take(record).unwrap()).collect();
 
-        let from = at.index(records.len());
+        let from = at.index(records.len() + 1);
         let at = first.position().before(from as u64);
         let mut resumed = Session::resume((), DEFAULT_IN_FLIGHT, at);
         let again: Vec<_> =

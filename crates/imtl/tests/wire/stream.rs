@@ -42,7 +42,7 @@ fn expected(stream: &[u8]) -> Read {
 }
 
 proptest! {
-    #![proptest_config(cases(512, 200_000))]
+    #![proptest_config(cases(512, 50_000))]
 
     #[test]
     fn requests_survive_the_wire(request in request(), dialect in dialect()) {
