@@ -29,9 +29,8 @@ impl Reader {
     /// there is no whole record yet, and `input` is empty.
     ///
     /// # Errors
-    /// [`StreamError::Magic`] as soon as the four bytes are there: whoever speaks another protocol need
-    /// not fill a record first. It comes once; whatever is given later
-    /// is dropped.
+    /// [`StreamError::Magic`] as soon as the four bytes are there: whoever speaks another protocol
+    /// need not fill a record first. It comes once; whatever is given later is dropped.
     pub fn read(&mut self, input: &mut &[u8]) -> Option<Result<Record, StreamError>> {
         if self.lost {
             *input = &[];
