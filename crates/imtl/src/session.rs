@@ -26,8 +26,7 @@ pub struct Session<P> {
     peer: P,
     at: Position,
     limit: NonZeroU8,
-    /// Answered or not, in the order of the requests. The number of the first is
-    /// `at.next - in_flight.len()`.
+    /// Answered or not, in the order of the requests.
     in_flight: VecDeque<InFlight>,
     closing: bool,
 }
@@ -230,8 +229,7 @@ impl<P> Session<P> {
     /// # Errors
     /// [`AnswerError`]: the request still waits, if it did.
     pub fn answer(&mut self, number: u64, answer: Answer) -> Result<(), AnswerError> {
-        let first = self.at.next.wrapping_sub(self.in_flight.len() as u64);
-        let entry = usize::try_from(number.wrapping_sub(first))
+        let entry = usize::try_from(number.wrapping_sub(self.first()))
             .ok()
             .and_then(|at| self.in_flight.get_mut(at))
             .ok_or(AnswerError::Unknown { number })?;
@@ -247,12 +245,13 @@ impl<P> Session<P> {
         Ok(())
     }
 
-    /// The reply that leaves next; `None`: the oldest request still waits, or there is none. It
-    /// stays the next one until [`Session::sent`].
+    /// The reply that leaves next, with the number of the request it answers: by that its
+    /// descriptor is found. `None`: the oldest request still waits, or there is none. It stays the
+    /// next one until [`Session::sent`].
     #[must_use]
-    pub fn reply(&self) -> Option<Frame> {
+    pub fn reply(&self) -> Option<(u64, Frame)> {
         match self.in_flight.front()? {
-            InFlight::Answered(reply) => Some(reply.encode()),
+            InFlight::Answered(reply) => Some((self.first(), reply.encode())),
             InFlight::Waiting { .. } => None,
         }
     }
@@ -271,6 +270,11 @@ impl<P> Session<P> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.closing && self.in_flight.is_empty()
+    }
+
+    /// The number of the oldest request in flight.
+    fn first(&self) -> u64 {
+        self.at.next.wrapping_sub(self.in_flight.len() as u64)
     }
 
     fn room(&self) -> Result<(), NoRoom> {

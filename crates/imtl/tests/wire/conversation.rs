@@ -96,14 +96,14 @@ impl World {
     }
 
     fn send(&mut self) {
-        let frame = self.session.reply();
-        let next = self.expected.front().and_then(|(_, frame)| *frame);
-        assert_eq!(frame, next);
-        if frame.is_some() {
+        let reply = self.session.reply();
+        let next = self.expected.front().and_then(|(number, frame)| Some((*number, (*frame)?)));
+        assert_eq!(reply, next);
+        if let Some((_, frame)) = reply {
             self.session.sent();
             self.expected.pop_front();
+            self.frames.push(frame);
         }
-        self.frames.extend(frame);
     }
 
     /// Feeds `stream` in pieces, at the speed of `moves`; then answers and sends what is left.

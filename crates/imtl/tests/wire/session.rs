@@ -21,9 +21,9 @@ fn taken(session: &mut Session<()>, bytes: [u8; RECORD_BYTES]) -> Intent {
 }
 
 fn sent(session: &mut Session<()>) -> Option<Frame> {
-    let frame = session.reply();
+    let (_, frame) = session.reply()?;
     session.sent();
-    frame
+    Some(frame)
 }
 
 fn registered(dialect: Dialect) -> Session<()> {
