@@ -179,13 +179,17 @@ fn who_follows_asks_for_what_comes_after_and_needs_no_polling() {
                 "last":{sequence}}}"#
         )
     };
-    let node = FakeNode::new(move |request| {
-        Served::ok(&event(if request.contains("after=7") { 9 } else { 7 }))
+    // After the second one the log is gone and has begun anew.
+    let node = FakeNode::new(move |request| match request {
+        _ if request.contains("after=7 ") => Served::ok(&event(9)),
+        _ if request.contains("after=9 ") => Served::ok(r#"{"events":[],"last":2}"#),
+        _ if request.contains("after=0 ") => Served::ok(&event(2)),
+        _ => Served::ok(&event(7)),
     });
     let mut command = command(node.socket(), &["--json", "events", "--follow", "-n", "1"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    for sequence in [7, 9] {
+    for sequence in [7, 9, 2] {
         let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         assert_eq!(line["sequence"], sequence);
     }

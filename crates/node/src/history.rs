@@ -191,6 +191,10 @@ impl State {
         let Before { edition, at_unix_ms, drained, last_good } = unconfirmed.before.clone();
         self.drained = drained;
         self.last_good = last_good;
+        if drained {
+            // Nothing runs that could be bypassed, as after a drain.
+            self.bypassed = Vec::new();
+        }
         if let Some(edition) = edition {
             let from = self.current.as_ref().map(Edition::mark);
             self.left = left_behind(&self.left, from, edition.mark());

@@ -53,6 +53,9 @@ pub struct State {
     /// The hooks that an operator bypassed.
     #[serde(default)]
     pub bypassed: Vec<Bypass>,
+    /// The watched document when the node was drained: it must not end that by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<Sha256>,
 }
 
 /// One document with the objects it was resolved to.
@@ -251,6 +254,8 @@ impl StateFile {
         objects: &Store,
         running: &BTreeSet<Sha256>,
     ) -> Result<(), StorageError> {
+        // A kill now would leave the state on disk, which may need what this one does not.
+        self.catch_up()?;
         let (documents, mut needed) = self.state.needed();
         needed.extend(running);
         let unused: Vec<_> = self.state.copied.difference(&needed).copied().collect();
@@ -392,6 +397,26 @@ mod tests {
         assert_eq!(state.last_good(&hook("b")).map(|e| e.generation), Some(2));
         state.remember(&BTreeSet::from([hook("b")]), &BTreeSet::new(), &edition(3, b"a"));
         assert_eq!(state.last_good(&hook("a")), None);
+    }
+
+    #[test]
+    fn nothing_is_removed_that_the_state_on_disk_needs() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = StateFile::open(directory.path()).unwrap();
+        let objects = Store::open(&directory.path().join("objects"), 1000).unwrap();
+        objects.put(&Sha256::of(b"a"), b"a").unwrap();
+        accept(&mut file, 1, b"a").unwrap();
+        let mut file = StateFile::open(directory.path()).unwrap().created_by(full);
+        let forgets = State { current: None, ..file.state().clone() };
+        assert!(file.force(forgets).is_err());
+        assert!(file.collect(&objects, &BTreeSet::new()).is_err());
+        let again = StateFile::open(directory.path()).unwrap();
+        assert!(again.document(&again.state().current.as_ref().unwrap().document).is_ok());
+        assert_eq!(objects.list().unwrap().len(), 1);
+        // With room it is removed.
+        file.disk = Disk::default();
+        file.collect(&objects, &BTreeSet::new()).unwrap();
+        assert_eq!((objects.list().unwrap().len(), file.documents.list().unwrap().len()), (0, 0));
     }
 
     #[test]

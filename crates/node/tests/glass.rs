@@ -482,6 +482,134 @@ fn a_return_to_a_document_that_is_damaged_leaves_nothing_unconfirmed() {
 }
 
 #[test]
+fn what_was_laid_down_is_looked_at_however_the_window_ends() {
+    let edition = |generation, chain| document(generation, &[("a", chain)]);
+    let noted = |node: &Node, text: &str| {
+        node.status().notes.iter().any(|note| note.message.contains(text))
+    };
+    let waiting = || {
+        let host = TestHost::new();
+        let node = host.start();
+        node.apply(&edition(1, "c")).unwrap();
+        node.apply_within(&edition(2, "u"), 10).unwrap();
+        lay_down(&host, &edition(7, "b"));
+        node.document_changed();
+        assert!(noted(&node, "is looked at when generation 2"));
+        (host, node)
+    };
+    let (host, node) = waiting();
+    node.rollback(None).unwrap();
+    assert_eq!((node.status().generation, host.running("a")), (Some(7), vec!["b".to_owned()]));
+    assert!(!noted(&node, "is looked at when"));
+    let (host, node) = waiting();
+    node.apply(&edition(3, "u")).unwrap();
+    assert_eq!((node.status().generation, host.running("a")), (Some(7), vec!["b".to_owned()]));
+    let (_host, node) = waiting();
+    node.apply(&edition(8, "u")).unwrap();
+    assert_eq!(node.status().generation, Some(8));
+    assert!(node.status().refused_document.is_some(), "it is older than what is in force");
+    // Nothing ends a drain but an operator and what is laid down after it.
+    let (host, node) = waiting();
+    node.drain();
+    assert!(noted(&node, "when the node was drained") && !noted(&node, "is looked at when"));
+    node.document_changed();
+    assert!(node.stop());
+    let node = host.start();
+    assert!(node.status().drained && noted(&node, "when the node was drained"));
+    // Also where somebody tried something meanwhile.
+    node.apply_within(&edition(3, "u"), 10).unwrap();
+    host.pass(10);
+    assert!(node.status().drained);
+    lay_down(&host, &edition(9, "b"));
+    node.document_changed();
+    assert_eq!((node.status().generation, host.running("a")), (Some(9), vec!["b".to_owned()]));
+}
+
+#[test]
+fn what_is_refused_everywhere_ends_no_window() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    let mut bad = document(3, &[("a", "x")]);
+    bad["programs"]["x"] = json!({ "object": inline("garbage") });
+    // Refused before anything is tried, and when it is.
+    for (at, from) in [(None, 1), (Some(0), 11)] {
+        node.apply_within(&document(from + 1, &[("a", "u")]), 10).unwrap();
+        assert_eq!(host.running("a"), ["u"]);
+        let mut wanted = at.map_or(bad.clone(), |_| document(0, &[("a", "b")]));
+        wanted["generation"] = json!(from + 2);
+        if let Some(at) = at {
+            host.shared.sim().plant(Fault::Fail(at));
+        }
+        let report = node.apply(&wanted).unwrap();
+        assert_eq!(report.outcome, ApplyOutcome::Refused);
+        let noted = |text: &str| report.plan.notes.iter().any(|note| note.message.contains(text));
+        assert!(noted("nothing runs this document") && !noted("for good"));
+        assert_eq!(report.unconfirmed.unwrap().remaining_ms, 10_000);
+        assert_eq!(host.running("a"), ["u"]);
+        host.pass(10);
+        assert_eq!(node.status().generation, Some(1));
+        assert_eq!(host.running("a"), ["c"]);
+    }
+}
+
+#[test]
+fn a_return_to_nothing_ends_bypasses() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply_within(&document(1, &[("a", "c")]), 10).unwrap();
+    node.bypass("a", None).unwrap();
+    host.pass(10);
+    assert!(node.status().drained);
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    assert_eq!(host.running("a"), ["c"]);
+}
+
+#[test]
+fn what_could_not_be_adopted_is_confirmed_and_not_good() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    node.apply_within(&document(2, &[("a", "u")]), 60).unwrap();
+    assert!(node.stop());
+    host.shared.blind.store(true, Ordering::SeqCst);
+    let node = host.start();
+    assert_eq!(node.confirm(None).unwrap().generation, 2);
+    let rows = node.generations().generations;
+    assert_eq!(
+        rows.iter().map(|g| (g.generation, g.good)).collect::<Vec<_>>(),
+        [(1, true), (2, false)]
+    );
+}
+
+#[test]
+fn a_start_without_the_text_of_its_document_goes_on_with_what_ran_last() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "c")])).unwrap();
+    let mut bad = document(2, &[("a", "x")]);
+    bad["programs"]["x"] = json!({ "object": inline("garbage") });
+    node.apply(&bad).unwrap();
+    assert!(node.stop());
+    let hash = Sha256::of(bad.to_string().as_bytes());
+    fs::remove_file(host.path("state/documents").join(hash.to_string())).unwrap();
+    host.reboot();
+    let node = host.start();
+    assert_eq!(host.running("a"), ["c"]);
+    let status = node.status();
+    assert!(status.refused_document.is_some());
+    assert!(status.notes.iter().any(|note| note.message.contains("generation 1 runs on a/xdp")));
+}
+
+#[test]
+fn who_followed_a_log_that_is_gone_is_told_at_once() {
+    let host = TestHost::new();
+    let node = host.start();
+    let page = node.wait_for_events(1_000);
+    assert!(page.events.is_empty() && page.last < 1_000);
+}
+
+#[test]
 fn what_came_through_a_gap_goes_through_one() {
     let host = TestHost::new();
     let node = host.start();

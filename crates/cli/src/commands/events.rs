@@ -55,9 +55,9 @@ async fn follow(client: &Client, output: &Output, first: EventPage) -> Result<Ex
         };
         away = false;
         after = show(output, &page)?.map(|last| last.max(seen));
-        // A log that was moved away begins anew.
+        // A log that was moved away began anew, and nothing of it was shown yet.
         if page.last < seen {
-            after = after.map(|_| page.last);
+            after = after.map(|_| 0);
         }
     }
     Ok(Exit::Done)

@@ -8,7 +8,7 @@ use crate::state::Edition;
 use pointsman_model::chain::ChainRecord;
 use pointsman_model::document::DocumentError;
 use pointsman_model::observed::ObservedHook;
-use pointsman_model::plan::HookChange;
+use pointsman_model::plan::{HookChange, Note};
 use pointsman_model::{Document, HookId};
 use pointsman_plan::{Options, narrow_to};
 use std::collections::BTreeSet;
@@ -33,6 +33,9 @@ impl Engine {
                 let pointer = String::new();
                 let source = format!("accepted generation {}", edition.generation);
                 self.refuse(&source, vec![DocumentError { pointer, message }]);
+                if self.accepted_document(&edition).is_err() {
+                    self.return_everywhere(&edition);
+                }
             }
         }
     }
@@ -92,6 +95,22 @@ impl Engine {
         let mut refused: BTreeSet<_> = refused.filter(|hook| !leave.contains(hook)).collect();
         refused.retain(|hook| self.return_one(hook, current));
         refused
+    }
+
+    /// Does so for every hook that has a last good chain: the document in force cannot even be read,
+    /// so what it wants is not known.
+    fn return_everywhere(&mut self, current: &Edition) {
+        let hooks: Vec<_> =
+            self.state.state().last_good.iter().map(|good| good.hook.clone()).collect();
+        for hook in hooks {
+            self.return_one(&hook, current);
+        }
+        let told = self.returned.iter().map(|(hook, message)| Note {
+            hook: Some(hook.clone()),
+            program: None,
+            message: message.clone(),
+        });
+        self.last.notes.extend(told);
     }
 
     /// Where the document in force is refused and nothing of ours runs, what ran there last is

@@ -9,7 +9,7 @@ use crate::renamed::renames;
 use crate::resolve::{Origin, Resolved, Resolver};
 use crate::state::{Edition, State};
 use pointsman_model::api::{
-    ApplyReport, DrainReport, Problem, ProblemKind, StepOutcome, StepResult,
+    ApplyOutcome, ApplyReport, DrainReport, Problem, ProblemKind, StepOutcome, StepResult,
 };
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
@@ -27,6 +27,18 @@ struct Prepared {
     plan: Plan,
 }
 
+/// An edition that is in force by now, and is to be carried out.
+pub(super) struct Entry<'a> {
+    pub(super) edition: &'a Edition,
+    pub(super) document: &'a Document,
+    pub(super) resolved: &'a Resolved,
+    /// How the node stood before.
+    pub(super) before: &'a State,
+    /// Whether it takes the place of one that waits to be confirmed, as soon as anything runs it.
+    pub(super) takes_over: bool,
+    pub(super) arrived: Instant,
+}
+
 impl Engine {
     /// What applying a document would do. Changes nothing.
     pub(super) fn plan(&mut self, request: &Request) -> Result<Plan, Problem> {
@@ -40,36 +52,44 @@ impl Engine {
         let prepared = self.prepare(request, true)?;
         let before = self.state.state().clone();
         let mut notes = self.window_notes(request, &prepared.digest);
+        let takes_over = self.takes_over(request, &prepared.digest);
         let edition = self.accept(request, &prepared)?;
         let Prepared { document, resolved, mut plan, .. } = prepared;
         self.cache.prune(&resolved, true);
         self.refused = None;
         self.ignored = None;
         plan.notes.append(&mut notes);
-        Ok(self.enter(&edition, &document, &resolved, plan, &before, request.arrived))
+        let entry = Entry {
+            edition: &edition,
+            document: &document,
+            resolved: &resolved,
+            before: &before,
+            takes_over,
+            arrived: request.arrived,
+        };
+        Ok(self.enter(&entry, plan))
     }
 
     /// Carries out the plan of an edition that is in force by now, and remembers what came of it.
-    pub(super) fn enter(
-        &mut self,
-        edition: &Edition,
-        document: &Document,
-        resolved: &Resolved,
-        plan: Plan,
-        before: &State,
-        arrived: Instant,
-    ) -> ApplyReport {
+    pub(super) fn enter(&mut self, entry: &Entry<'_>, plan: Plan) -> ApplyReport {
+        let &Entry { edition, document, resolved, before, takes_over, arrived } = entry;
         let (results, visible) = self.carry_out(&plan, resolved, arrived);
         let total = arrived.elapsed();
 
         let wanted = hooks(document);
         let failures = outcome::failures(&plan, &results);
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
+        let outcome = outcome::outcome(&wanted, &plan, &results, &refusals);
         let mut next = self.state.state().clone();
+        let mut notes = plan.notes.clone();
+        if takes_over {
+            let taken = outcome != ApplyOutcome::Refused;
+            next.unconfirmed.take_if(|_| taken);
+            notes.push(Self::take_over_note(before, taken));
+        }
         next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
         self.judge_good(&mut next, &wanted, &refusals);
         let changed = next != *before || !plan.steps.is_empty();
-        let mut notes = plan.notes.clone();
         notes.extend(self.remember(next));
         if changed {
             self.collect();
@@ -87,7 +107,7 @@ impl Engine {
         };
         self.tell_pending(&waited);
         ApplyReport {
-            outcome: outcome::outcome(&wanted, &plan, &results, &refusals),
+            outcome,
             plan: Plan { notes, ..plan },
             results,
             refusals,
@@ -132,6 +152,10 @@ impl Engine {
         let mut next = self.state.state().clone();
         let was_drained = next.drained;
         next.drain();
+        // Also what waits there to be looked at must not come with the next start.
+        next.passed_over =
+            crate::watch::read(&self.document).ok().flatten().as_deref().map(Sha256::of);
+        self.ignored = None;
         if let Err(error) = self.state.force(next) {
             failures.push(format!(
                 "the next start will attach the chains again: it could not be recorded that the \

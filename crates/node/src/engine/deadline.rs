@@ -40,6 +40,7 @@ impl Engine {
         let state = self.state.state();
         if state.unconfirmed.as_ref().is_some_and(|w| w.returning || over(&w.deadline)) {
             self.give_back();
+            self.look_at_what_waited(true);
         }
         let expired: Vec<_> = (self.state.state().bypassed.iter())
             .filter(|bypass| bypass.until.as_ref().is_some_and(over))
@@ -118,8 +119,6 @@ impl Engine {
         self.event(EventKind::Returned, None, &message);
         self.collect();
         self.notify();
-        // What was laid down meanwhile had to wait.
-        self.document_changed(true);
     }
 
     /// Carries out what the state says is in force. Fails as long as some hook goes on with what
@@ -231,8 +230,16 @@ impl Engine {
             }),
             // The same bytes again say nothing new: only a confirmation confirms.
             None if is_current(state, digest) => state.unconfirmed.clone(),
-            None => None,
+            // Until something runs what takes over, what nobody confirmed may go on.
+            None => {
+                state.unconfirmed.clone().map(|window| Unconfirmed { returning: false, ..window })
+            }
         }
+    }
+
+    /// Whether the document of `request` takes the place of one that waits to be confirmed.
+    pub(super) fn takes_over(&self, request: &Request, digest: &Sha256) -> bool {
+        self.waits() && request.confirm_within.is_none() && !is_current(self.state.state(), digest)
     }
 
     /// What an operator should know of the document that waited to be confirmed when this one came.
@@ -247,16 +254,32 @@ impl Engine {
                 "generation {generation} still waits to be confirmed: applying it again does not \
                  confirm it, `pointsman confirm` does"
             ),
-            (None, false) => format!(
-                "generation {generation} was not confirmed, and this document takes its place for \
-                 good: nothing returns by itself any more"
-            ),
+            // It depends on whether anything runs it.
+            (None, false) => return Vec::new(),
             (Some(_), _) => format!(
                 "generation {generation} was not confirmed either: without a confirmation the host \
                  returns to what was in force before it"
             ),
         };
         vec![Note { hook: None, program: None, message }]
+    }
+
+    /// What an operator should know once a document was `taken` in place of an unconfirmed one, or
+    /// was refused on all hooks.
+    pub(super) fn take_over_note(before: &State, taken: bool) -> Note {
+        let generation = before.current.as_ref().map_or(0, |edition| edition.generation);
+        let message = if taken {
+            format!(
+                "generation {generation} was not confirmed, and this document takes its place for \
+                 good: nothing returns by itself any more"
+            )
+        } else {
+            format!(
+                "generation {generation} was not confirmed, and nothing runs this document: without \
+                 a confirmation the host returns to what was in force before, as it would have"
+            )
+        };
+        Note { hook: None, program: None, message }
     }
 
     /// Why the host goes on with what nobody confirmed, though its time is over.

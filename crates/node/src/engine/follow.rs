@@ -43,7 +43,8 @@ impl Engine {
 
     /// Answers with events, now or when there are some.
     pub(super) fn tell_events(&mut self, query: EventQuery, reply: Reply<EventPage>) {
-        let nothing_new = query.after.is_some_and(|after| after >= self.events.last());
+        // Who has seen more than there is followed a log that is gone: he must start anew.
+        let nothing_new = query.after == Some(self.events.last());
         if !query.wait || !nothing_new {
             drop(reply.send(Ok(self.events.page(query.after, query.limit))));
             return;

@@ -230,6 +230,7 @@ impl Engine {
     }
 
     fn handle(&mut self, message: Message) {
+        let waited = self.waits();
         // That nobody waits for a reply any more is not our concern.
         match message {
             Message::Plan(request, reply) => drop(reply.send(self.plan(&request))),
@@ -268,6 +269,22 @@ impl Engine {
             Message::Events(query, reply) => self.tell_events(query, reply),
             Message::Doctor(reply) => drop(reply.send(Ok(self.doctor()))),
             Message::Stop => {}
+        }
+        self.look_at_what_waited(waited);
+    }
+
+    /// Whether a document that is laid down has to wait.
+    fn waits(&self) -> bool {
+        self.state.state().unconfirmed.is_some()
+    }
+
+    /// Looks at what was laid down while a document waited to be confirmed, once it does not any
+    /// more: confirmed, returned from, left, replaced or drained.
+    fn look_at_what_waited(&mut self, waited: bool) {
+        if waited && !self.waits() {
+            self.ignored = None;
+            self.document_changed(true);
+            self.notify();
         }
     }
 
@@ -320,6 +337,13 @@ impl Engine {
                  take it all the same use `pointsman apply {}`",
                 self.document.display(),
                 mark.generation,
+                self.document.display()
+            ));
+        }
+        if state.drained && state.passed_over == Some(*digest) {
+            return Some(format!(
+                "{} was there when the node was drained; to take it use `pointsman apply {}`",
+                self.document.display(),
                 self.document.display()
             ));
         }

@@ -1,6 +1,7 @@
 //! Returning to an earlier generation, confirming one, and which there are.
 
 use super::Engine;
+use super::apply::{Entry, hooks};
 use super::glass::{conflict, who};
 use crate::host::Scope;
 use crate::problem;
@@ -64,13 +65,25 @@ impl Engine {
             )));
         }
         self.refused = None;
-        let report = self.enter(&target, &document, &resolved, plan, &before, request.arrived);
+        let entry = Entry {
+            edition: &target,
+            document: &document,
+            resolved: &resolved,
+            before: &before,
+            takes_over: false,
+            arrived: request.arrived,
+        };
+        let report = self.enter(&entry, plan);
         let message = format!(
             "from generation {from} to {to} as {} asked: {} refusals",
             who(request.uid),
             report.refusals.len()
         );
         self.event(EventKind::RolledBack, None, &message);
+        if before.unconfirmed.is_none() && self.ignored.take().is_some() {
+            // What was left alone may be in force now, or be left alone for another reason.
+            self.document_changed(true);
+        }
         Ok(RollbackReport { from, to, report })
     }
 
@@ -130,7 +143,14 @@ impl Engine {
         }
         let mut next = state.clone();
         next.unconfirmed = None;
-        self.judge_good(&mut next, &self.last.wanted, &self.last.refusals);
+        // What is known of the last plan is of another edition, or nothing, where this one could not
+        // even be adopted.
+        let document = next.current.as_ref().map(|edition| self.accepted_document(edition));
+        if let Some(Ok(document)) = document
+            && hooks(&document) == self.last.wanted
+        {
+            self.judge_good(&mut next, &self.last.wanted, &self.last.refusals);
+        }
         // It must be on disk: else the next start would return after all.
         self.state.set(next).map_err(|error| {
             let title = format!(
@@ -141,8 +161,6 @@ impl Engine {
         self.collect();
         let message = format!("generation {generation} stays, as {} says", who(request.uid));
         self.event(EventKind::Confirmed, None, &message);
-        // What was laid down meanwhile had to wait.
-        self.document_changed(true);
         Ok(ConfirmReport { generation, remaining_ms: Some(waiting.remaining_ms) })
     }
 

@@ -8,7 +8,7 @@ use pointsman_model::deadline::Moment;
 use pointsman_model::document::Builtin;
 use pointsman_model::event::EventKind;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
-use pointsman_model::glass::{BypassReport, ConfirmReport, Generations, RollbackReport};
+use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations, RollbackReport};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{Plan, ResolvedProgram, Step};
 use pointsman_model::status::{Counters, FusedProgram, HookCounters, ProgramCounters, Status};
@@ -295,6 +295,12 @@ impl Node {
         let query = EventQuery { after: None, limit: 1000, wait: false };
         let page = self.ask(|reply| Message::Events(query, reply)).unwrap();
         page.events.iter().map(|event| event.kind).collect()
+    }
+
+    /// Waits for an event after the one numbered `after`.
+    pub(crate) fn wait_for_events(&self, after: u64) -> EventPage {
+        let query = EventQuery { after: Some(after), limit: 10, wait: true };
+        self.ask(|reply| Message::Events(query, reply)).unwrap()
     }
 
     pub(crate) fn drain(&self) -> DrainReport {
