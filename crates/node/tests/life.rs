@@ -215,7 +215,7 @@ fn a_kill_before_a_document_is_accepted_leaves_nothing_on_disk() {
 #[test]
 fn a_step_that_fails_is_a_refusal_of_its_hook_and_applying_again_makes_it_good() {
     let host = TestHost::new();
-    let node = host.start();
+    let node = host.start_still();
     node.apply(&document(1, &[("a", "c"), ("b", "c")])).unwrap();
     let next = document(2, &[("a", "cu"), ("b", "cu")]);
     let plan = node.plan(&next).unwrap();
@@ -240,7 +240,7 @@ fn a_step_that_fails_is_a_refusal_of_its_hook_and_applying_again_makes_it_good()
 #[test]
 fn a_program_that_cannot_be_prepared_is_named_on_each_hook_that_needs_it() {
     let host = TestHost::new();
-    let node = host.start();
+    let node = host.start_still();
     let wanted = document(1, &[("a", "c"), ("b", "c")]);
     host.shared.sim().plant(Fault::Fail(0));
     let report = node.apply(&wanted).unwrap();

@@ -154,6 +154,14 @@ impl Engine {
         self
     }
 
+    /// Never looks at the host by itself: whatever fails stays as it is until somebody asks again.
+    /// For tests of single steps, which a look would repeat.
+    #[must_use]
+    pub fn without_looks(mut self) -> Self {
+        self.schedule = self.schedule.never();
+        self
+    }
+
     /// The engine with another clock.
     #[must_use]
     pub fn clocked_by(self, clock: Box<dyn Clock>) -> Self {

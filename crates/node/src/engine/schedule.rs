@@ -23,12 +23,19 @@ pub(super) struct Schedule {
     ready: Instant,
     /// Whether the next look is for a change.
     changed: bool,
+    /// Whether it is never looked at.
+    still: bool,
 }
 
 impl Schedule {
     /// A schedule that begins with a look, to learn how things are.
     pub(super) fn new(now: Instant, interval: Duration) -> Self {
-        Self { interval, due: now + PAUSE, ready: now, changed: false }
+        Self { interval, due: now + PAUSE, ready: now, changed: false, still: false }
+    }
+
+    /// The schedule without any look.
+    pub(super) fn never(self) -> Self {
+        Self { still: true, ..self }
     }
 
     /// How often it is looked at when nothing tells of a change.
@@ -38,7 +45,9 @@ impl Schedule {
 
     /// When the next look is due.
     pub(super) fn due(&self) -> Instant {
-        self.due
+        /// Longer than anybody waits.
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        if self.still { Instant::now() + DAY } else { self.due }
     }
 
     /// A look is due at `when` if none is before.

@@ -145,6 +145,12 @@ impl TestHost {
         self.shared.ticks().now.unix_ms = unix_ms;
     }
 
+    /// Starts a daemon that never looks at the host by itself.
+    pub(crate) fn start_still(&self) -> Node {
+        let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
+        Node::run(engine.without_looks())
+    }
+
     /// Starts a daemon that looks at the host every `interval`.
     pub(crate) fn start_checking(&self, interval: Duration) -> Node {
         let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
