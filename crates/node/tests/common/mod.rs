@@ -2,33 +2,30 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod kernel;
+
+use self::kernel::TestKernel;
 use pointsman_fuse::layout::StackRounding;
-use pointsman_model::api::{ApplyReport, Check, Doctor, DrainReport, Health, Problem};
+use pointsman_model::api::{ApplyReport, DrainReport, Problem};
 use pointsman_model::deadline::Moment;
-use pointsman_model::document::Builtin;
 use pointsman_model::event::EventKind;
-use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations, RollbackReport};
-use pointsman_model::observed::Observed;
-use pointsman_model::plan::{Plan, ResolvedProgram, Step};
-use pointsman_model::status::{Counters, FusedProgram, HookCounters, ProgramCounters, Status};
-use pointsman_model::{
-    EntryName, Fingerprint, HookId, InterfaceId, NamespaceName, ProgramName, Verdicts,
-};
+use pointsman_model::plan::Plan;
+use pointsman_model::status::{Counters, Status};
+use pointsman_model::{HookId, InterfaceId};
 use pointsman_node::clock::Clock;
 use pointsman_node::disk::CreateAside;
 use pointsman_node::engine::{
     BypassRequest, Engine, EventQuery, GenerationRequest, Handle, Message, Reply, Request,
 };
-use pointsman_node::host::{Kernel, KernelError, Objects, Scope};
+use pointsman_node::host::Kernel;
 use pointsman_node::resolve::MAX_OBJECT;
 use pointsman_node::state::StateFile;
 use pointsman_node::store::Store;
 use pointsman_plan::simulator::{Runs, Simulator};
-use pointsman_plan::{Caps, Host as _, Options};
+use pointsman_plan::{Caps, Options};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -347,145 +344,6 @@ fn generation_request(generation: Option<u64>) -> GenerationRequest {
 fn bypass_request(name: &str, length: Option<Duration>, off: bool) -> BypassRequest {
     let (uid, arrived) = (Some(0), Instant::now());
     BypassRequest { interface: interface(name), off, length, uid, arrived }
-}
-
-struct TestKernel {
-    shared: Arc<Shared>,
-    caps: Caps,
-}
-
-impl Kernel for TestKernel {
-    fn caps(&self) -> &Caps {
-        &self.caps
-    }
-
-    fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
-        if self.shared.blind.load(Ordering::SeqCst) {
-            return Err(KernelError("cannot read the pins".into()));
-        }
-        self.shared.looks.fetch_add(1, Ordering::SeqCst);
-        let mut observed = self.shared.sim().observe();
-        let asked = |name: &NamespaceName| scope.namespaces.contains_key(name);
-        observed.interfaces.retain(|id, _| id.namespace.as_ref().is_none_or(asked));
-        observed.unreachable.retain(|name, _| asked(name));
-        Ok(observed)
-    }
-
-    fn read_nics(
-        &mut self,
-        _observed: &mut Observed,
-        _names: &BTreeSet<InterfaceId>,
-        _scope: &Scope,
-    ) {
-        // The simulator's interfaces come with what is known of them.
-    }
-
-    /// An object is the name of its entry, behind a magic word.
-    fn inspect(
-        &mut self,
-        program: &ResolvedProgram,
-        object: &[u8],
-    ) -> Result<ProgramFacts, ProgramProblem> {
-        self.shared.inspected.fetch_add(1, Ordering::SeqCst);
-        assert_eq!(program.object, pointsman_model::Sha256::of(object));
-        let problem = |message: &str| ProgramProblem { message: message.into(), log: None };
-        let entry = std::str::from_utf8(object).ok().and_then(|text| text.strip_prefix("OBJECT "));
-        let entry = entry.ok_or_else(|| problem("the object is not an ELF file"))?;
-        assert_ne!(entry, "kills", "killed while looking at a program");
-        if program.maps.values().flatten().any(|entry| entry.key.is_null()) {
-            return Err(problem("a key of null does not fit"));
-        }
-        Ok(ProgramFacts {
-            entry: EntryName::new(entry.trim()).unwrap(),
-            tag: "0".repeat(16),
-            main_instructions: 2,
-            instructions: 2,
-            verified_instructions: 2,
-            main_stack: 0,
-            called_stack: 0,
-            tail_calls: false,
-            tail_call_depth: None,
-            frags: false,
-            redirects: false,
-            gpl_compatible: true,
-            needs_gpl: false,
-            side_effects: vec![],
-            maps: vec![],
-            used_maps: 0,
-            unfusable: None,
-        })
-    }
-
-    fn execute(&mut self, step: &Step, objects: &Objects<'_>) -> Result<(), String> {
-        if let Step::BuildChain(build) = step {
-            for member in &build.spec.members {
-                let load = (member.program.clone(), member.fingerprint.clone());
-                assert!(objects.programs.contains_key(&load), "{load:?} was not handed over");
-                (objects.read)(&member.object)?;
-            }
-        }
-        let result = self.shared.sim().execute(step);
-        if self.shared.dies.load(Ordering::SeqCst)
-            && let Err(why) = &result
-        {
-            panic!("killed: {why}");
-        }
-        result
-    }
-
-    fn counters(&mut self, hook: &HookId) -> Result<HookCounters, KernelError> {
-        let observed = self.shared.sim().observe();
-        let (sequence, chain) = observed.hooks[hook].live().unwrap();
-        let members = &chain.record.as_ref().unwrap().spec.members;
-        let programs = members.iter().map(|member| ProgramCounters {
-            program: member.program.clone(),
-            running: true,
-            enforce: member.enforce,
-            runs: sequence,
-            verdicts: Verdicts { pass: sequence, ..Verdicts::default() },
-            finals: Verdicts::default(),
-        });
-        let programs = programs.collect();
-        Ok(HookCounters { hook: hook.clone(), programs, passed_end: sequence })
-    }
-
-    fn fused(&mut self, hook: &HookId) -> Result<Option<FusedProgram>, KernelError> {
-        let observed = self.shared.sim().observe();
-        Ok(observed.hooks.get(hook).and_then(|hook| hook.live()).map(|(sequence, chain)| {
-            FusedProgram {
-                id: chain.program_id.unwrap(),
-                tag: "1".repeat(16),
-                sequence,
-                translated_bytes: 16,
-                jited_bytes: 32,
-                frags: false,
-                verified_instructions: 2,
-            }
-        }))
-    }
-
-    fn builtin(&self, builtin: Builtin) -> &'static [u8] {
-        match builtin {
-            Builtin::UdpPortFilter => b"OBJECT udp_port_filter",
-            Builtin::XskmapRedirect => b"OBJECT xskmap_redirect",
-            Builtin::CountingPass => b"OBJECT counting_pass",
-            Builtin::CidrBlocklist => b"OBJECT cidr_blocklist",
-        }
-    }
-
-    fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {
-        Path::new("/bpf/programs").join(program.as_str()).join(fingerprint.as_str())
-    }
-
-    fn doctor(&mut self) -> Doctor {
-        let check = Check {
-            name: "simulator".into(),
-            health: Health::Ok,
-            found: "present".into(),
-            consequence: "no packet flows".into(),
-        };
-        Doctor { kernel: "simulated".into(), checks: vec![check] }
-    }
 }
 
 pub(crate) fn interface(name: &str) -> InterfaceId {
