@@ -134,6 +134,9 @@ pub enum DriftKind {
     Unpinned,
     /// The maps of a program of the chain were unpinned.
     MapsUnpinned,
+    /// Slots of ours were taken out of the dispatcher, or programs in it are not where the
+    /// document wants them any more.
+    Rearranged,
 }
 
 impl fmt::Display for DriftKind {
@@ -144,6 +147,7 @@ impl fmt::Display for DriftKind {
             Self::Displaced => "displaced",
             Self::Unpinned => "unpinned",
             Self::MapsUnpinned => "maps unpinned",
+            Self::Rearranged => "rearranged",
         })
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn chain(
     let notes = notes(hook, &members, &layout);
     let Layout { forms, frags, .. } = layout;
     let members = members.iter().zip(forms).map(|(member, form)| member.spec(form)).collect();
-    Ok(Chain { spec: ChainSpec { members, frags }, notes })
+    Ok(Chain { spec: ChainSpec { members, frags, slots: Vec::new() }, notes })
 }
 
 /// A place in a chain with its program.

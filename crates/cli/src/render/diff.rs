@@ -67,7 +67,7 @@ fn running(chain: Option<&ChainSpec>) -> String {
 }
 
 fn chain(look: Look, before: Option<&ChainSpec>, after: Option<&ChainSpec>) -> String {
-    let none = ChainSpec { members: Vec::new(), frags: false };
+    let none = ChainSpec { members: Vec::new(), frags: false, slots: Vec::new() };
     let (old, new) = (before.unwrap_or(&none), after.unwrap_or(&none));
     let lines = lines(&old.members, &new.members);
     let all = || lines.iter().map(Line::member);

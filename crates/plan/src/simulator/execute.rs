@@ -183,7 +183,7 @@ impl Simulator {
     }
 
     fn attach(&mut self, step: &Attach) -> Result<(), String> {
-        let Attach { chain: id, interface_index, mode } = step;
+        let Attach { chain: id, interface_index, mode, .. } = step;
         let name = &id.hook.interface;
         let (program_id, runs) = self.built(id)?;
         let interface = self

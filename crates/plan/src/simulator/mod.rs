@@ -223,7 +223,7 @@ impl Simulator {
         self.last_program_id += 1;
         link.program_id = self.last_program_id;
         link.runs = Loaded {
-            spec: ChainSpec { members: Vec::new(), frags: false },
+            spec: ChainSpec { members: Vec::new(), frags: false, slots: Vec::new() },
             maps: vec![],
             map_ids: vec![],
         };
@@ -346,12 +346,14 @@ impl Simulator {
                 })
             }),
             nic: interface.nic.clone(),
+            dispatcher: None,
         };
         let hook = |hook: &Hook| ObservedHook {
             link: hook.link.as_ref().map(|link| ObservedLink {
                 program_id: link.program_id,
                 interface_index: link.interface_index,
                 pinned: link.pinned,
+                slots: None,
             }),
             chains: hook.chains.iter().map(|(&sequence, chain)| (sequence, chain.into())).collect(),
             folded: hook.folded,
@@ -380,7 +382,7 @@ impl Simulator {
 
 impl From<&Chain> for ObservedChain {
     fn from(chain: &Chain) -> Self {
-        Self { program_id: chain.program_id, record: chain.record.clone() }
+        Self { program_id: chain.program_id, slots: Vec::new(), record: chain.record.clone() }
     }
 }
 

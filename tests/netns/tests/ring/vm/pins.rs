@@ -45,7 +45,10 @@ fn record(program: &ResolvedProgram, priority: u32) -> ChainRecord {
         enforce: true,
         form: Form::Inlined,
     };
-    ChainRecord { generation: 1, spec: ChainSpec { members: vec![member], frags: true } }
+    ChainRecord {
+        generation: 1,
+        spec: ChainSpec { members: vec![member], frags: true, slots: vec![] },
+    }
 }
 
 fn build(store: &Store, sequence: u64, priority: u32) -> ChainId {
