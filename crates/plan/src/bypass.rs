@@ -4,7 +4,7 @@ use crate::chain::chain;
 use crate::engine::{self, Chosen};
 use crate::hook::{Context, HookPlan, accept, keep, members};
 use crate::place::{Beside, Hindrance, place};
-use crate::slots::{Host, others};
+use crate::slots::{host, others};
 use crate::standing::Standing;
 use pointsman_model::HookId;
 use pointsman_model::document::{Mode, XdpSpec};
@@ -22,8 +22,8 @@ pub(crate) fn bypass(
 ) -> HookPlan {
     let Context { catalog, caps, observed, options, .. } = *context;
     let standing = Standing::of(hook, observed);
-    let others = others(Host::of(hook, standing, observed), standing.link(), &xdp.others);
-    let Chosen { kind, words: engine, .. } = engine::keep(xdp.engine, standing, caps);
+    let others = others(host(standing, observed), standing.link(), &xdp.others);
+    let Chosen { kind, words: engine, .. } = engine::keep(xdp.engine, standing, caps, options);
     let note = |message| Note { hook: Some(hook.clone()), program: None, message };
     // Changing the mode is the document's business, and may need a gap: not now.
     let mode = match standing {

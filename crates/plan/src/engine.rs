@@ -1,8 +1,8 @@
 //! Which engine makes one chain of several programs, and why that one.
 
-use crate::Caps;
 use crate::place::Obstacle;
 use crate::standing::Standing;
+use crate::{Caps, Options};
 use pointsman_model::document::Engine;
 use pointsman_model::plan::RefusalReason;
 
@@ -40,8 +40,9 @@ pub(crate) fn choose(
     wanted: Engine,
     standing: Standing<'_>,
     caps: &Caps,
+    options: Options,
 ) -> Result<Chosen, Obstacle> {
-    let linked = standing.link().map(|link| !link.is_dispatcher());
+    let linked = standing.link().map(|link| !link.is_dispatcher() && !options.allow_gap);
     match (wanted, &caps.freplace) {
         (Engine::Fused, _) => Ok(Chosen::new(Kind::Fused, "fused (as the document says)")),
         (Engine::Dispatcher, Ok(())) => {
@@ -62,8 +63,7 @@ pub(crate) fn choose(
         (Engine::Auto, Ok(())) if linked == Some(true) => Ok(Chosen {
             note: Some(
                 "engine auto keeps the BPF link that the chain is attached by, which programs of \
-                 libxdp cannot join; a change opens a gap: write `\"engine\": \"dispatcher\"` and \
-                 use `apply --allow-gap`, or detach the chain once"
+                 libxdp cannot join; a change opens a gap: allow it with `apply --allow-gap`"
                     .to_owned(),
             ),
             ..Chosen::new(Kind::Fused, "fused (auto: it runs so)")
@@ -76,13 +76,18 @@ pub(crate) fn choose(
 }
 
 /// The engine that a hook has, or would get: for a change that must not wait.
-pub(crate) fn keep(wanted: Engine, standing: Standing<'_>, caps: &Caps) -> Chosen {
+pub(crate) fn keep(
+    wanted: Engine,
+    standing: Standing<'_>,
+    caps: &Caps,
+    options: Options,
+) -> Chosen {
     let running = standing.link().map(|link| match link.is_dispatcher() {
         true => Chosen::new(Kind::Slots { each: false }, "dispatcher (it runs so)"),
         false => Chosen::new(Kind::Fused, "fused (it runs so)"),
     });
     running.unwrap_or_else(|| {
-        choose(wanted, standing, caps)
+        choose(wanted, standing, caps, options)
             .unwrap_or_else(|_| Chosen::new(Kind::Fused, "fused (there is no freplace)"))
     })
 }

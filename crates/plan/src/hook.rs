@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Load, Usable};
 use crate::chain::{Chain, chain, list};
 use crate::engine::{self, Chosen};
 use crate::place::{Beside, Hindrance, Place, Way, place};
-use crate::slots::{self, Host, Other, others};
+use crate::slots::{self, Other, host, others};
 use crate::standing::Standing;
 use crate::{Caps, Options};
 use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
@@ -50,9 +50,8 @@ pub(crate) struct Context<'a> {
 pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookPlan {
     let Context { catalog, caps, observed, options, .. } = *context;
     let standing = Standing::of(hook, observed);
-    let host = Host::of(hook, standing, observed);
-    let others = others(host, standing.link(), &xdp.others);
-    let chosen = match engine::choose(xdp.engine, standing, caps) {
+    let others = others(host(standing, observed), standing.link(), &xdp.others);
+    let chosen = match engine::choose(xdp.engine, standing, caps, options) {
         Ok(chosen) => chosen,
         Err(obstacle) => {
             let words = "none: the kernel cannot do what the document says".to_owned();
@@ -188,10 +187,9 @@ pub(crate) fn accept(
     let pins = context.observed.hooks.get(hook).unwrap_or(&no_pins);
     let before = standing.record().map(|record| record.spec.clone());
     let link = standing.link();
-    let host = Host::of(hook, standing, context.observed);
-    let in_order = match (host, link, pins.live()) {
-        (Some(host), Some(link), Some((_, live))) if link.is_dispatcher() => {
-            slots::in_order(&spec, &live.slots, link, host.dispatcher, others)
+    let in_order = match (host(standing, context.observed), link, pins.live()) {
+        (Some(dispatcher), Some(link), Some((_, live))) if link.is_dispatcher() => {
+            slots::in_order(&spec, &live.slots, link, dispatcher, others)
         }
         _ => true,
     };
@@ -237,7 +235,15 @@ pub(crate) fn accept(
         Step::Attach(Attach { chain: chain.clone(), interface_index, mode, dispatcher })
     };
     (plan.diff.change, plan.visible) = match place.way {
-        Way::Attach(index, mode) => (HookChange::Attach, vec![attach(index, mode)]),
+        Way::Attach(index, mode) => {
+            // Slots do not end by being left behind, as a link does.
+            let left = dispatch(hook, pins.link.as_ref(), context.observed, &[]);
+            let left = left.map(|left| {
+                let (hook, dispatcher) = (hook.clone(), Some(left));
+                Step::Detach(Detach { hook, opens_gap: false, dispatcher })
+            });
+            (HookChange::Attach, left.into_iter().chain([attach(index, mode)]).collect())
+        }
         Way::Swap => {
             let dispatcher = dispatch(hook, link, context.observed, others);
             let swap = Swap { chain: chain.clone(), dispatcher };

@@ -88,13 +88,22 @@ pub(crate) fn place(
     let obstacle =
         |reason, inner, message| Hindrance::Obstacle(Obstacle { reason, inner, message });
     let unsupported = |message| obstacle(RefusalReason::ModeUnsupported, "/xdp/mode", message);
+    let link = observed.hooks.get(hook).and_then(|pins| pins.link.as_ref());
+    // A link can be changed from anywhere, and a dispatcher only where its interface is.
+    let out_of_reach = |link: &&ObservedLink| {
+        link.is_dispatcher() && !link.is_detached() && observed.interface_of(link).is_none()
+    };
+    if link.filter(out_of_reach).is_some() {
+        return Err(Hindrance::Pending(format!(
+            "the interface that was {name} is in a network namespace that cannot be looked into, \
+             and its slots run on there: they stay until they can be reached, or end with that \
+             interface"
+        )));
+    }
     match standing {
         Standing::Missing => Err(Hindrance::Pending(missing(hook, observed))),
-        // What it runs as can only change where it can be seen, and so can a dispatcher.
-        Standing::Away(Running { link, .. })
-            if link.is_dispatcher() == (kind == Kind::Fused)
-                || (link.is_dispatcher() && observed.interface_of(link).is_none()) =>
-        {
+        // What it runs as can only change where it is wanted.
+        Standing::Away(Running { link, .. }) if link.is_dispatcher() == (kind == Kind::Fused) => {
             Err(Hindrance::Pending(missing(hook, observed)))
         }
         Standing::Away(running) => {

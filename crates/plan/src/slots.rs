@@ -4,11 +4,9 @@ use crate::standing::Standing;
 use pointsman_fuse::slot::shared_slot;
 use pointsman_model::chain::{ChainSpec, MemberSpec, SlotSpec};
 use pointsman_model::document::{OtherSpec, SlotChoice, Which};
-use pointsman_model::observed::{
-    Observed, ObservedComponent, ObservedDispatcher, ObservedInterface, ObservedLink,
-};
+use pointsman_model::observed::{Observed, ObservedComponent, ObservedDispatcher, ObservedLink};
 use pointsman_model::plan::OtherChange;
-use pointsman_model::{ActionSet, EntryName, HookId, InterfaceId};
+use pointsman_model::{ActionSet, EntryName};
 
 /// The slots of a dispatcher (xdp-tools, `lib/libxdp/xdp-dispatcher.c.in`).
 pub(crate) const MAX_SLOTS: usize = 10;
@@ -27,43 +25,29 @@ pub(crate) struct Other {
 }
 
 /// The dispatcher that a hook's chain is in, or can join.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Host<'a> {
-    pub(crate) id: &'a InterfaceId,
-    pub(crate) interface: &'a ObservedInterface,
-    pub(crate) dispatcher: &'a ObservedDispatcher,
-}
-
-impl<'a> Host<'a> {
-    pub(crate) fn of(
-        hook: &'a HookId,
-        standing: Standing<'a>,
-        observed: &'a Observed,
-    ) -> Option<Self> {
-        match (standing, standing.link()) {
-            (Standing::Joinable(interface, dispatcher), _) => {
-                Some(Self { id: &hook.interface, interface, dispatcher })
-            }
-            (_, Some(link)) if link.is_dispatcher() => {
-                let (id, interface) = observed.interface_of(link)?;
-                let dispatcher = interface.dispatcher.as_ref()?;
-                Some(Self { id, interface, dispatcher })
-            }
-            _ => None,
+pub(crate) fn host<'a>(
+    standing: Standing<'a>,
+    observed: &'a Observed,
+) -> Option<&'a ObservedDispatcher> {
+    match (standing, standing.link()) {
+        (Standing::Joinable(_, dispatcher), _) => Some(dispatcher),
+        (_, Some(link)) if link.is_dispatcher() => {
+            observed.interface_of(link)?.1.dispatcher.as_ref()
         }
+        _ => None,
     }
 }
 
 /// The programs of others in a dispatcher, as an operator wants them.
 pub(crate) fn others(
-    host: Option<Host<'_>>,
+    dispatcher: Option<&ObservedDispatcher>,
     link: Option<&ObservedLink>,
     policy: &[OtherSpec],
 ) -> Vec<Other> {
     let ours = |id: u32| {
         link.and_then(|link| link.slots.as_ref()).is_some_and(|slots| slots.contains(&id))
     };
-    let components = host.iter().flat_map(|host| &host.dispatcher.components);
+    let components = dispatcher.iter().flat_map(|dispatcher| &dispatcher.components);
     let theirs = components.filter(|component| !component.passes && !ours(component.id));
     theirs
         .map(|component| {

@@ -150,7 +150,7 @@ struct Essence {
 enum State {
     Nothing,
     Foreign(u32),
-    Others(Vec<u32>),
+    Others(BTreeSet<u32>),
     Chain(ChainSpec, String),
 }
 

@@ -52,10 +52,10 @@ impl Dispatcher {
         (self.chains().count() == first.spec.slots.len()).then_some(first)
     }
 
-    /// The programs that are not ours.
-    pub(super) fn others(&self) -> impl Iterator<Item = u32> {
+    /// The programs that are not ours, whatever their order.
+    pub(super) fn others(&self) -> BTreeSet<u32> {
         let theirs = self.components.iter().filter(|it| it.ours.is_none() && !it.seen.passes);
-        theirs.map(|component| component.seen.id)
+        theirs.map(|component| component.seen.id).collect()
     }
 
     pub(super) fn has(&self, id: u32) -> bool {
@@ -205,14 +205,14 @@ impl Simulator {
 
     /// Of the programs that others have in dispatchers, all that are not ours.
     #[must_use]
-    pub fn others(&self) -> Vec<u32> {
+    pub fn others(&self) -> BTreeSet<u32> {
         let dispatchers = self.interfaces.values().filter_map(|it| it.dispatcher.as_ref());
         dispatchers.flat_map(Dispatcher::others).collect()
     }
 
     /// The programs on an interface that are not ours.
     #[must_use]
-    pub fn others_on(&self, name: &InterfaceId) -> Vec<u32> {
+    pub fn others_on(&self, name: &InterfaceId) -> BTreeSet<u32> {
         let dispatcher = self.interfaces.get(name).and_then(|it| it.dispatcher.as_ref());
         dispatcher.into_iter().flat_map(Dispatcher::others).collect()
     }

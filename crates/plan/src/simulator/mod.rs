@@ -66,7 +66,7 @@ pub enum Runs<'a> {
     /// A program that is not ours.
     Foreign(u32),
     /// A dispatcher without a whole chain of ours: the programs of others in it.
-    Others(Vec<u32>),
+    Others(BTreeSet<u32>),
     /// A chain of ours, and where it is attached. Programs of others may run beside its slots.
     Chain(&'a ChainSpec, AttachMode),
 }
@@ -298,7 +298,8 @@ impl Simulator {
         self.crashed = false;
         for hook in self.hooks.values_mut() {
             hook.link.take_if(|link| !link.pinned);
-            hook.held.clear();
+            // Its first look finds what is pinned.
+            hook.held = hook.chains.values().flat_map(|chain| &chain.slots).copied().collect();
         }
         self.forget_slots();
     }
@@ -319,7 +320,7 @@ impl Simulator {
         if let Some(dispatcher) = &interface.dispatcher {
             return match dispatcher.whole() {
                 Some(runs) => Runs::Chain(&runs.spec, dispatcher.mode),
-                None => Runs::Others(dispatcher.others().collect()),
+                None => Runs::Others(dispatcher.others()),
             };
         }
         match self.link_on(interface.index) {
