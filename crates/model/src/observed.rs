@@ -120,6 +120,9 @@ pub struct ObservedHook {
     pub chains: BTreeMap<Sequence, ObservedChain>,
     /// Chains up to this number are in the hook's totals.
     pub folded: Sequence,
+    /// Programs that the daemon put into slots, pinned or not: what it remembers as long as it
+    /// runs.
+    pub held: BTreeSet<u32>,
 }
 
 /// What holds a hook's chain on an interface: a BPF link, or a dispatcher with our slots in it.
@@ -186,6 +189,34 @@ impl ObservedProgram {
 }
 
 impl Observed {
+    /// Finds the dispatchers that have our slots in them: what holds a chain of slots is known by
+    /// nothing but its programs. A BPF link that runs wins.
+    pub fn find_slots(&mut self) {
+        for hook in self.hooks.values_mut() {
+            let pinned = hook.chains.values().flat_map(|chain| &chain.slots);
+            let ours: BTreeSet<u32> = pinned.chain(&hook.held).copied().collect();
+            if ours.is_empty() || hook.link.as_ref().is_some_and(|link| !link.is_detached()) {
+                continue;
+            }
+            let found = self.interfaces.values().find_map(|interface| {
+                let dispatcher = interface.dispatcher.as_ref()?;
+                let ids = dispatcher.components.iter().map(|component| component.id);
+                let slots: BTreeSet<u32> = ids.filter(|id| ours.contains(id)).collect();
+                let program_id = interface.attached.as_ref()?.program_id;
+                let interface_index = interface.index;
+                (!slots.is_empty()).then_some(ObservedLink {
+                    program_id,
+                    interface_index,
+                    pinned: true,
+                    slots: Some(slots),
+                })
+            });
+            if found.is_some() {
+                hook.link = found;
+            }
+        }
+    }
+
     /// The interface that a link runs on; `None`: its interface is gone, or in a network namespace
     /// that was not looked into.
     #[must_use]

@@ -40,6 +40,7 @@ pub use netlink::{Features, Hook, attach_alone, detach_alone, features, hook};
 pub use probe::freplace;
 pub use program::{PASS_NAME, Pick, Program, XSK_NAME, xsk_program};
 pub use read::{Attached, AttachedBy, Attachment, Chain, Component, Legacy};
+pub use running::Holder;
 pub use version::host_version;
 
 /// The name of every dispatcher.

@@ -8,38 +8,51 @@ use crate::{kernel, pins};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
+/// A dispatcher that is attached, with some of the programs in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The interface, as its network namespace counts.
+    pub interface_index: u32,
+    /// The kernel's id of the dispatcher.
+    pub dispatcher: u32,
+    /// The programs that were asked for and are in it.
+    pub programs: BTreeSet<u32>,
+}
+
 impl Dispatcher {
-    /// Those of `ids` that stand in a dispatcher that is attached somewhere.
+    /// The dispatchers with any of `programs` in them that are attached, in whatever network
+    /// namespace.
     ///
     /// # Errors
     /// The lock is held, or something cannot be looked at.
-    pub fn running(&self, ids: &BTreeSet<u32>) -> Result<BTreeSet<u32>, DispatcherError> {
+    pub fn holders(&self, programs: &BTreeSet<u32>) -> Result<Vec<Holder>, DispatcherError> {
         // Whoever attaches a dispatcher has pinned it, and unpins the one before under the lock.
-        let Some(_lock) = self.lock_if_there()? else { return Ok(BTreeSet::new()) };
+        let Some(_lock) = self.lock_if_there()? else { return Ok(Vec::new()) };
         let mut holders = Vec::new();
         for name in pins::list(self.root())? {
-            let Some((index, dispatcher)) = parse(&name) else { continue };
+            let Some((interface_index, dispatcher)) = parse(&name) else { continue };
             let mut held = self.pinned_in(&name)?;
-            held.retain(|id| ids.contains(id));
+            held.retain(|id| programs.contains(id));
             if !held.is_empty() {
-                holders.push((index, dispatcher, held));
+                holders.push(Holder { interface_index, dispatcher, programs: held });
             }
         }
-        // Pins of dispatchers that run no more are left behind by crashes.
-        let mut anywhere = None;
-        let mut running = BTreeSet::new();
-        for (index, dispatcher, mut held) in holders {
-            let here = netlink::hook(index).ok().and_then(|hook| hook.software);
-            let attached = match (here, &anywhere) {
+        // Crashes leave pins of dispatchers that run no more.
+        let mut everywhere = None;
+        let mut attached = Vec::new();
+        for holder in holders {
+            let Holder { interface_index, dispatcher, .. } = holder;
+            let here = netlink::hook(interface_index).ok().and_then(|hook| hook.software);
+            let runs = match (here, &everywhere) {
                 (Some((id, _)), _) if id == dispatcher => true,
                 (_, Some(found)) => BTreeSet::contains(found, &dispatcher),
-                (_, None) => anywhere.insert(namespaces::running()?).contains(&dispatcher),
+                (_, None) => everywhere.insert(namespaces::running()?).contains(&dispatcher),
             };
-            if attached {
-                running.append(&mut held);
+            if runs {
+                attached.push(holder);
             }
         }
-        Ok(running)
+        Ok(attached)
     }
 
     /// The programs that are pinned in a dispatcher's directory.

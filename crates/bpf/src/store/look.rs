@@ -34,13 +34,14 @@ impl Store {
             }
         }
         // Those of which somebody removed all pins.
-        let held: Vec<_> = self.held.links().keys().cloned().collect();
+        let mut held: Vec<_> = self.held.links().keys().cloned().collect();
+        held.extend(self.held.slots().keys().cloned());
         for hook in held {
             if hooks.contains_key(&hook) {
                 continue;
             }
             let observed = self.observe_hook(&hook)?;
-            if observed.link.is_some() {
+            if observed.link.is_some() || !observed.held.is_empty() {
                 hooks.insert(hook, observed);
             }
         }
@@ -67,7 +68,8 @@ impl Store {
             let slots = slots.unwrap_or_default();
             chains.insert(sequence, ObservedChain { program_id, slots, record });
         }
-        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded })
+        let held = self.held.slots().get(hook).cloned().unwrap_or_default();
+        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded, held })
     }
 
     pub(super) fn sequences(&self, hook: &HookId) -> Result<Vec<Sequence>, Error> {

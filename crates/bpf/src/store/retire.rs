@@ -18,7 +18,7 @@ impl Store {
         let path = self.chain(chain);
         let live = self.live(&chain.hook)?;
         // What was seen last may be another's doing meanwhile; counters that are gone do not return.
-        let runs = !self.in_dispatchers(&chain.hook, &slots_in(&path)?)?.is_empty();
+        let runs = !self.holders(&chain.hook, &slots_in(&path)?)?.is_empty();
         if live == Some(chain.sequence) || runs {
             let why = "is the chain that runs".into();
             return Err(Error::Pin { path: path.display().to_string(), why });
@@ -54,7 +54,7 @@ impl Store {
         if pins::exists(&path.join("link")) {
             return still("a link");
         }
-        if !self.in_dispatchers(hook, &self.all_slots(hook)?)?.is_empty() {
+        if !self.holders(hook, &self.all_slots(hook)?)?.is_empty() {
             return still("programs in a dispatcher");
         }
         pins::remove_directory(&path)?;

@@ -5,15 +5,15 @@ use super::build::refused;
 use super::links::HookLink;
 use super::look::read;
 use crate::dispatcher::{
-    Changed, Component, DispatcherError, FLAG_FRAGS, Lone, Mode, Options, SlotConfig, Source,
-    Wanted,
+    Changed, Component, DispatcherError, FLAG_FRAGS, Holder, Lone, Mode, Options, SlotConfig,
+    Source, Wanted,
 };
 use crate::error::Error;
 use crate::kernel;
 use crate::pins;
 use pointsman_model::HookId;
 use pointsman_model::chain::{ChainId, ChainRecord, Sequence};
-use pointsman_model::observed::{AttachMode, ObservedHook};
+use pointsman_model::observed::{AttachMode, ObservedHook, ObservedLink};
 use pointsman_model::plan::{Dispatch, OtherChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -81,13 +81,33 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers what a look has found to run: of `hooks` those whose link is a dispatcher.
-    pub fn remember(&self, hooks: &BTreeMap<HookId, ObservedHook>) {
+    /// Finds the dispatchers of those of `hooks` whose chains of slots run where nobody looked, such
+    /// as in a network namespace that cannot be looked into, and remembers what runs.
+    ///
+    /// # Errors
+    /// The dispatchers cannot be looked at.
+    pub fn settle(&self, hooks: &mut BTreeMap<HookId, ObservedHook>) -> Result<(), Error> {
+        for (hook, observed) in &mut *hooks {
+            let links = observed.link.as_ref().is_some_and(|link| !link.is_detached());
+            let ours = observed.chains.values().flat_map(|chain| &chain.slots).copied().collect();
+            if links {
+                continue;
+            }
+            if let Some(holder) = self.holders(hook, &ours)?.into_iter().next() {
+                observed.link = Some(ObservedLink {
+                    program_id: holder.dispatcher,
+                    interface_index: holder.interface_index,
+                    pinned: true,
+                    slots: Some(holder.programs),
+                });
+            }
+        }
         let slots = hooks.iter().filter_map(|(hook, observed)| {
             let slots = observed.link.as_ref()?.slots.clone()?;
             Some((hook.clone(), slots))
         });
         *self.held.slots() = slots.collect();
+        Ok(())
     }
 
     /// The chain that packets run through.
@@ -111,28 +131,29 @@ impl Store {
         if let Some(known) = self.held.slots().get(hook) {
             return Ok(known.clone());
         }
-        let running = self.in_dispatchers(hook, &self.all_slots(hook)?)?;
+        let holders = self.holders(hook, &self.all_slots(hook)?)?;
+        let running: BTreeSet<u32> = holders.into_iter().flat_map(|it| it.programs).collect();
         if !running.is_empty() {
             self.held.slots().insert(hook.clone(), running.clone());
         }
         Ok(running)
     }
 
-    /// Those of some programs that run in dispatchers, asked of the kernel.
-    pub(super) fn in_dispatchers(
+    /// The dispatchers that run any of a hook's programs, asked of the kernel.
+    pub(super) fn holders(
         &self,
         hook: &HookId,
-        ids: &BTreeSet<u32>,
-    ) -> Result<BTreeSet<u32>, Error> {
-        if ids.is_empty() {
-            return Ok(BTreeSet::new());
+        programs: &BTreeSet<u32>,
+    ) -> Result<Vec<Holder>, Error> {
+        if programs.is_empty() {
+            return Ok(Vec::new());
         }
-        self.dispatcher.running(ids).map_err(|e| refused(&hook.interface.to_string(), e))
+        self.dispatcher.holders(programs).map_err(|e| refused(&hook.interface.to_string(), e))
     }
 
-    /// The programs of all slots of all chains of a hook.
+    /// The programs of all slots of all chains of a hook, and those that somebody unpinned.
     pub(super) fn all_slots(&self, hook: &HookId) -> Result<BTreeSet<u32>, Error> {
-        let mut ids = BTreeSet::new();
+        let mut ids = self.held.slots().get(hook).cloned().unwrap_or_default();
         for sequence in self.sequences(hook)? {
             ids.append(&mut slots_in(&self.chain(&ChainId { hook: hook.clone(), sequence }))?);
         }
