@@ -13,6 +13,7 @@ pub mod args;
 pub mod clock;
 pub mod daemon;
 pub mod disk;
+mod dispatchers;
 pub mod engine;
 pub mod events;
 pub mod history;

@@ -1,8 +1,9 @@
 //! A new dispatcher around a list of programs, not attached yet.
 
 use super::DISPATCHER_NAME;
-use super::config::{Config, FLAG_BOUND, FLAG_FRAGS, SlotConfig, Version};
+use super::config::{Config, FLAG_BOUND, FLAG_FRAGS, MAX_PROGRAMS, SlotConfig, Version};
 use super::error::DispatcherError;
+use super::lock::Dispatcher;
 use super::probe;
 use super::program::Program;
 use super::read::Component;
@@ -20,7 +21,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 /// A program on its way into a dispatcher.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a> {
-    /// One that runs already.
+    /// One that is loaded already.
     Kept(&'a Component),
     /// One of ours.
     New(&'a Program),
@@ -55,6 +56,20 @@ pub(super) fn object(version: Version, changes_packets: bool) -> &'static [u8] {
         (Version::V3, true) => {
             include_bytes!(concat!(env!("OUT_DIR"), "/xdp_dispatcher_3_changes.o"))
         }
+    }
+}
+
+impl Dispatcher {
+    /// Loads programs for slots and runs them nowhere. What is loaded for a function of another
+    /// program keeps that alive until it first takes its place: that of a dispatcher that is thrown
+    /// away. It can go into any other then.
+    pub(crate) fn load(&self, programs: &[Program]) -> Result<(), DispatcherError> {
+        if programs.len() > MAX_PROGRAMS {
+            return Err(DispatcherError::TooMany { count: programs.len() });
+        }
+        let placed = |program| Placed { part: Part::New(program), slot: SlotConfig::default() };
+        let parts: Vec<_> = programs.iter().map(placed).collect();
+        build(self.version(), None, &parts).map(drop)
     }
 }
 

@@ -32,6 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 pub enum Source<'a> {
     /// It runs already: the kernel's id.
     Kept(u32),
+    /// It is loaded and runs nowhere.
+    Loaded(&'a Component),
     /// It is new.
     New(&'a Program),
 }
@@ -53,6 +55,13 @@ impl<'a> Wanted<'a> {
     pub fn kept(component: &Component) -> Self {
         let Component { id, priority, actions, .. } = *component;
         Self { source: Source::Kept(id), priority, actions }
+    }
+
+    /// A program that is loaded already, as it is.
+    #[must_use]
+    pub fn loaded(component: &'a Component) -> Self {
+        let Component { priority, actions, .. } = *component;
+        Self { source: Source::Loaded(component), priority, actions }
     }
 
     /// A new program.

@@ -71,7 +71,7 @@ impl Dispatcher {
 }
 
 /// The interface and the dispatcher in the name of a directory.
-fn parse(name: &str) -> Option<(u32, u32)> {
+pub(super) fn parse(name: &str) -> Option<(u32, u32)> {
     let (index, program) = name.strip_prefix("dispatch-")?.split_once('-')?;
     let number =
         |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;

@@ -53,6 +53,12 @@ pub enum DispatcherError {
         /// Why not.
         why: String,
     },
+    /// Nothing runs any more where something did.
+    #[error("no dispatcher runs on interface {interface_index} any more: plan again")]
+    Gone {
+        /// The kernel's number of the interface.
+        interface_index: u32,
+    },
     /// The interface is gone.
     #[error("there is no interface {interface_index}")]
     NoInterface {
@@ -158,7 +164,7 @@ impl DispatcherError {
             | Self::Newer { .. }
             | Self::NoFreplace { .. } => Errno::OPNOTSUPP,
             Self::NoInterface { .. } => Errno::NODEV,
-            Self::NotThere { .. } => Errno::NOENT,
+            Self::Gone { .. } | Self::NotThere { .. } => Errno::NOENT,
             Self::TooMany { .. } => Errno::TOOBIG,
             Self::Other(Error::Os { source, .. }) => return errno_of(source),
             Self::Other(_) => Errno::INVAL,

@@ -14,6 +14,7 @@ mod clean;
 pub mod config;
 mod error;
 mod lock;
+mod look;
 pub mod names;
 mod namespaces;
 mod netlink;
@@ -24,11 +25,13 @@ mod probe;
 mod program;
 mod read;
 pub mod recognise;
+mod running;
 mod sys;
 mod version;
 
 pub use change::{Changed, Lone, Mode, Options, Source, Wanted};
 pub use clean::Cleaned;
+pub(crate) use config::FLAG_FRAGS;
 pub use config::{Actions, Config, MAX_PROGRAMS, SlotConfig, Version};
 pub use error::DispatcherError;
 pub use lock::Dispatcher;
@@ -37,6 +40,7 @@ pub use netlink::{Features, Hook, attach_alone, detach_alone, features, hook};
 pub use probe::freplace;
 pub use program::{PASS_NAME, Pick, Program, XSK_NAME, xsk_program};
 pub use read::{Attached, AttachedBy, Attachment, Chain, Component, Legacy};
+pub use running::Holder;
 pub use version::host_version;
 
 /// The name of every dispatcher.

@@ -24,6 +24,7 @@ pub(super) fn place<'a>(
             let component = find(running, id)?;
             (Part::Kept(component), component.flags)
         }
+        Source::Loaded(component) => (Part::Kept(component), component.flags),
         Source::New(program) => (Part::New(program), program.flags()),
     };
     let Wanted { priority, actions, .. } = *wanted;
@@ -51,7 +52,8 @@ impl Placed<'_> {
     fn speaks_to_dispatcher(&self) -> bool {
         match self.part {
             Part::Kept(component) => {
-                component.name == PROGRAM_NAME && self.slot.actions == Actions::default()
+                // Of a slot of ours the name is that of a member; its types tell.
+                self.slot.actions == Actions::default() && component.knows(PROGRAM_NAME)
             }
             Part::New(program) => program.answer().is_some_and(|answer| answer.needs_company),
         }

@@ -2,7 +2,7 @@
 
 use super::config::{Actions, FLAG_FRAGS};
 use super::error::DispatcherError;
-use super::order::Rank;
+use super::order::{Rank, compare};
 use super::sys;
 use crate::alone::verifier_error;
 use crate::chain::{self, Counters, Slot, Woven};
@@ -14,6 +14,7 @@ use crate::types::Suggestion;
 use libbpf_sys::{BPF_PROG_TYPE_XDP as XDP, bpf_object__btf_fd};
 use pointsman_fuse::layout::{Layout, StackRounding, layout};
 use pointsman_fuse::slot::{SlotAnswer, shared_slot};
+use pointsman_model::{Action, ActionSet};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -145,16 +146,52 @@ impl Program {
         rounding: StackRounding,
         counted: bool,
     ) -> Result<Self, DispatcherError> {
+        let enforced = members.iter().filter(|slot| slot.enforce).map(|slot| slot.actions);
+        let answer = shared_slot(enforced);
+        Self::fuse_as(chain::PROGRAM_NAME, members, answer, rounding, counted)
+    }
+
+    /// Fuses `members` into one program for one slot, with counters, called `name`. With `own` there
+    /// is one member, whose verdict is the program's, whatever it is; the slot has its actions.
+    ///
+    /// # Errors
+    /// Members that do not go together, with the figures.
+    pub fn slot(
+        name: &str,
+        members: &[Slot<'_>],
+        own: bool,
+        rounding: StackRounding,
+    ) -> Result<Self, DispatcherError> {
+        if !own {
+            let enforced = members.iter().filter(|slot| slot.enforce).map(|slot| slot.actions);
+            return Self::fuse_as(name, members, shared_slot(enforced), rounding, true);
+        }
+        let [only @ Slot { enforce: true, .. }] = members else {
+            let why = "a slot of its own is for one program that is enforced".into();
+            return Err(DispatcherError::Component { name: name.to_owned(), why });
+        };
+        // All its verdicts are final here: the dispatcher goes on after some.
+        let answers = Slot { actions: ActionSet::EMPTY, ..*only };
+        let answer =
+            SlotAnswer { end: Action::Pass.code(), actions: only.actions, needs_company: false };
+        Self::fuse_as(name, &[answers], answer, rounding, true)
+    }
+
+    fn fuse_as(
+        name: &str,
+        members: &[Slot<'_>],
+        answer: SlotAnswer,
+        rounding: StackRounding,
+        counted: bool,
+    ) -> Result<Self, DispatcherError> {
         let slots = chain::by_priority(members);
         let named: Vec<_> = slots.iter().map(|slot| (slot.name, slot.member.facts())).collect();
         let layout = layout(&named, rounding).map_err(Error::from)?;
-        let enforced = slots.iter().filter(|slot| slot.enforce).map(|slot| slot.actions);
-        let answer = shared_slot(enforced);
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
-        let woven = Woven::of(&slots, &layout, counters.as_ref(), answer.end)?;
+        let woven = Woven::of(name, &slots, &layout, counters.as_ref(), answer.end)?;
         let fused = Fused { counters, layout, answer, _maps: chain::maps_of(&slots)? };
         Ok(Self {
-            name: chain::PROGRAM_NAME.into(),
+            name: name.to_owned(),
             frags: woven.frags,
             instructions: woven.len(),
             suggestion: None,
@@ -217,8 +254,18 @@ impl Program {
         Rank { priority, name: &self.name, loaded, instructions: self.instructions }
     }
 
+    /// Whether a dispatcher runs it, at `priority`, before `other` at that one's.
+    pub(crate) fn runs_before(&self, priority: u32, other: &Self, others: u32) -> bool {
+        compare(&self.rank(priority), &other.rank(others)).is_le()
+    }
+
     pub(super) fn flags(&self) -> u32 {
         if self.frags { FLAG_FRAGS } else { 0 }
+    }
+
+    /// The program, once it is loaded.
+    pub(crate) fn loaded(&self) -> Option<BorrowedFd<'_>> {
+        self.loaded.get().map(|loaded| loaded.program.as_fd())
     }
 
     /// The loaded program; loads it for the function `function` of `target` first.

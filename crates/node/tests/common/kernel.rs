@@ -10,9 +10,9 @@ use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{
     EntryName, Fingerprint, HookId, InterfaceId, NamespaceName, ProgramName, Verdicts,
 };
-use pointsman_node::host::{Kernel, KernelError, Objects, Scope};
+use pointsman_node::host::{Kernel, KernelError, Objects, RunCount, Scope};
 use pointsman_plan::{Caps, Host as _};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -130,6 +130,19 @@ impl Kernel for TestKernel {
                 verified_instructions: 2,
             }
         }))
+    }
+
+    fn run_counts(&mut self, ids: &[u32]) -> BTreeMap<u32, RunCount> {
+        let count = |&id: &u32| (id, RunCount { runs: id.into(), nanoseconds: 10 });
+        ids.iter().map(count).collect()
+    }
+
+    fn run_statistics(&self) -> bool {
+        true
+    }
+
+    fn clean_dispatchers(&mut self, _interface_index: Option<u32>) {
+        // The simulator has no pins of dispatchers.
     }
 
     fn builtin(&self, builtin: Builtin) -> &'static [u8] {
