@@ -385,6 +385,9 @@ pub struct HookDiff {
     pub mode: Option<AttachMode>,
     /// Which engine, and why; empty when nothing is wanted there.
     pub engine: String,
+    /// The programs of others in the same dispatcher that get another priority or other actions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherChange>,
     /// What has to appear before the chain can be attached; `None`: nothing is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,

@@ -84,6 +84,9 @@ pub struct HookStatus {
     pub generation: Option<u64>,
     /// The fused program that runs.
     pub fused: Option<FusedProgram>,
+    /// The dispatcher that has the chain's slots in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<DispatcherStatus>,
     /// Its members in the order they run.
     pub members: Vec<MemberStatus>,
     /// Packets for which every member said "continue": passed to the stack.
@@ -99,6 +102,49 @@ pub struct HookStatus {
     /// That every packet passes because an operator bypassed the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bypass: Option<BypassStatus>,
+}
+
+/// A dispatcher of libxdp's protocol, and all that it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DispatcherStatus {
+    /// The kernel's id of the dispatcher.
+    pub program_id: u32,
+    /// The version of the protocol.
+    pub version: u32,
+    /// Why it cannot be changed; `None`: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
+    /// Whether the kernel counts how often programs run (`kernel.bpf_stats_enabled`).
+    pub counts_runs: bool,
+    /// Its programs in the order they run.
+    pub programs: Vec<DispatchedProgram>,
+}
+
+/// A program in a slot of a dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DispatchedProgram {
+    /// The kernel's id.
+    pub id: u32,
+    /// The whole name of its function.
+    pub name: String,
+    /// The kernel's tag: 16 hexadecimal digits.
+    pub tag: String,
+    /// Its priority.
+    pub priority: u32,
+    /// The verdicts after which the next program runs.
+    pub chain_call_actions: ActionSet,
+    /// The members of our chain that it is made of, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub members: Vec<ProgramName>,
+    /// Whose it is: `this node`, or a guess by its name.
+    pub owner: String,
+    /// How often it ran while the kernel counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
+    /// For how many nanoseconds in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_nanoseconds: Option<u64>,
 }
 
 /// What somebody else changed on a hook.
@@ -232,6 +278,9 @@ pub struct ForeignProgram {
     pub attachment: Attachment,
     /// A guess at whose it is.
     pub owner: String,
+    /// What it runs, where it is a dispatcher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<DispatcherStatus>,
 }
 
 /// The counters of all hooks at one moment.

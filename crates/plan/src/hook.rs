@@ -116,6 +116,7 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
             mode: None,
             engine: String::new(),
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes: Vec::new(),
@@ -144,6 +145,7 @@ fn stays(hook: &HookId, standing: Standing<'_>, pins: &ObservedHook) -> HookPlan
             mode: None,
             engine: String::new(),
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes: vec![Note { hook: Some(hook.clone()), program: None, message }],
@@ -212,6 +214,7 @@ pub(crate) fn accept(
             mode: place.mode,
             engine,
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes,
@@ -255,6 +258,7 @@ pub(crate) fn accept(
             (HookChange::Reattach, vec![Step::Detach(detach), attach(index, mode)])
         }
     };
+    plan.diff.others = slots::changes(others);
     plan.build = Some(BuildChain { chain, generation: context.generation, spec });
     plan.cleanup = retire(hook, pins, None);
     plan
@@ -279,6 +283,7 @@ pub(crate) fn keep(
             mode: standing.mode(),
             engine,
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes: Vec::new(),

@@ -18,7 +18,7 @@ pub(crate) enum Failed {
 
 /// One hook's part of a plan, and of what became of it.
 pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> String {
-    let HookDiff { hook, change, before, after, mode, engine, pending } = diff;
+    let HookDiff { hook, change, before, after, mode, engine, pending, others } = diff;
     let (sign, tone, what) = match change {
         HookChange::Unchanged => (' ', Tone::Heading, "unchanged"),
         HookChange::Attach => ('+', Tone::Good, "attach a chain"),
@@ -51,6 +51,8 @@ pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> Strin
         let _ = writeln!(text, "    engine {engine}");
     }
     text += &chain(look, before.as_ref(), after.as_ref());
+    text += &super::dispatcher::slots(look, before.as_ref(), after.as_ref());
+    text += &super::dispatcher::moved(look, others);
     text
 }
 
@@ -271,6 +273,7 @@ mod tests {
         after: Option<&[MemberSpec]>,
     ) -> String {
         let diff = HookDiff {
+            others: vec![],
             hook: samples::hook("eth0"),
             change,
             before: before.map(chain),

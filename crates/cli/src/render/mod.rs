@@ -7,6 +7,7 @@
 pub(crate) mod apply;
 pub(crate) mod counters;
 pub(crate) mod diff;
+pub(crate) mod dispatcher;
 pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod events;

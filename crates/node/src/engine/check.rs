@@ -61,6 +61,9 @@ impl Engine {
             .map_err(|problem| problem.title)?;
         let scope = Scope::of(&document);
         let observed = self.observe(&scope).map_err(|problem| problem.title)?;
+        if let Some(before) = &before {
+            self.clean_after(&before.world, &observed);
+        }
         let plan = self.make_plan(&document, &resolved, &observed, Options::default());
         let verdict = self.judge(&document, &plan, &observed, now);
         self.drifts.settle(&plan, &observed);

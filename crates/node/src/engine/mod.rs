@@ -8,6 +8,7 @@ mod adopt;
 mod apply;
 mod check;
 mod deadline;
+mod dispatcher;
 mod drift;
 mod follow;
 mod glass;
@@ -234,6 +235,8 @@ impl Engine {
         }
         // What an apply that was cut off left on disk.
         self.collect();
+        // And what interfaces left that went while nobody looked.
+        self.kernel.clean_dispatchers(None);
         self.document_changed(true);
     }
 
