@@ -114,10 +114,11 @@ fn script(
     Ok(script + "exit $code\n")
 }
 
-/// Runs `script` as root in a machine that counts time in instructions, one a nanosecond, and
-/// gives what it says to `hear`, a line at a time.
-pub(crate) fn count(
+/// Runs `script` as root in a machine whose time goes at `speed`, and gives what it says to
+/// `hear`, a line at a time.
+pub(crate) fn measure(
     workspace: &Workspace,
+    speed: Speed,
     script: &str,
     limit: Duration,
     mut hear: impl FnMut(&str),
@@ -131,7 +132,7 @@ pub(crate) fn count(
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     let console = directory.join("console-bench.log");
     let mut exit = None;
-    let mut qemu = machine(&kernel, &initramfs, &console, Speed::Counted);
+    let mut qemu = machine(&kernel, &initramfs, &console, speed);
     let ended = stream(&mut qemu, Some(limit), |line| match line.strip_prefix(VOICE) {
         Some(said) => exit = exit_code(said).or(exit),
         None => hear(line),
@@ -145,7 +146,7 @@ pub(crate) fn count(
 
 /// How a machine's time goes.
 #[derive(Debug, Clone, Copy)]
-enum Speed {
+pub(crate) enum Speed {
     /// As fast as it can, on two CPUs.
     Fast,
     /// One instruction a nanosecond, on one CPU: the same on every run.
