@@ -44,7 +44,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options, json: bool) -> Resul
     if is_wanted(Figures::Adding) {
         let command =
             format!("{benchmark} --adding {} --json", release(workspace, "pointsman-cli")?);
-        let rows = measure(workspace, Speed::Fast, &command, json)?;
+        let rows = measure(workspace, Speed::Timed, &command, json)?;
         if !json {
             print_times(&rows);
         }
