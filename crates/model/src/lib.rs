@@ -13,6 +13,7 @@ pub mod document;
 pub mod event;
 pub mod facts;
 pub mod glass;
+pub mod host;
 pub mod ids;
 pub mod nic;
 pub mod observed;

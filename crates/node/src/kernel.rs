@@ -3,7 +3,7 @@
 use crate::host::{Kernel, KernelError, Objects, RunCount, Scope};
 use crate::look::Look;
 use pointsman_bpf::dispatcher::Cleaned;
-use pointsman_bpf::{ChainMember, MapHome, Member, Probe, ProgramInfo, Store};
+use pointsman_bpf::{ChainMember, MapHome, Member, Places, Probe, ProgramInfo, Store};
 use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainId, ChainRecord, Counted};
 use pointsman_model::document::Builtin;
@@ -297,8 +297,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn doctor(&mut self) -> Doctor {
-        let mut doctor = pointsman_bpf::doctor(&self.bpffs);
-        doctor.checks.extend(self.look.examine(self.caps.page_size));
-        doctor
+        let facts = pointsman_bpf::host_facts(&Places::of_host(&self.bpffs));
+        let mut checks = plan::examine_host(&facts);
+        checks.extend(self.look.examine(self.caps.page_size));
+        Doctor { kernel: facts.kernel, checks }
     }
 }

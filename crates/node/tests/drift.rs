@@ -63,12 +63,10 @@ fn a_second_repair_waits_and_an_apply_does_not() {
     undo();
     until(&node, "the first repair", repaired);
     settle(&node);
-    let start = Instant::now();
     undo();
     let status = until(&node, "the second drift", |status| status.state == HookState::Drifted);
     assert!(status.drift.as_ref().unwrap().next_repair_unix_ms.is_some(), "{status:?}");
     until(&node, "the second repair", repaired);
-    assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
     settle(&node);
     undo();
     until(&node, "the third drift", |status| status.state == HookState::Drifted);

@@ -27,8 +27,8 @@ enum What {
     /// takes. Needs root and two CPUs.
     Swap(chain::SwapOptions),
     /// A chain's instructions per packet, beside libxdp's, counted exactly in an emulated machine
-    /// with Debian's kernel. Needs root.
-    Vm,
+    /// with Debian's kernel; and how long adding a program takes there. Needs root.
+    Vm(vm::Options),
     /// The daemon: document to packets affected, no-op apply, idle memory. Needs root.
     Node(node::Options),
 }
@@ -37,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     match &options.what {
         What::Chain(chain) => return chain::run(workspace, chain, options.json),
         What::Swap(swap) => return chain::swap(workspace, swap, options.json),
-        What::Vm => vm::run(workspace, options.json)?,
+        What::Vm(vm) => vm::run(workspace, vm, options.json)?,
         What::Node(node) => {
             let rows = node::measure(workspace, node)?;
             stats::print(&rows, options.json);

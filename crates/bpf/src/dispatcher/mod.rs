@@ -36,12 +36,12 @@ pub use config::{Actions, Config, MAX_PROGRAMS, SlotConfig, Version};
 pub use error::DispatcherError;
 pub use lock::Dispatcher;
 pub use namespaces::interfaces;
-pub use netlink::{Features, Hook, attach_alone, detach_alone, features, hook};
-pub use probe::freplace;
+pub use netlink::{Hook, attach_alone, detach_alone, hook};
+pub use probe::{freplace, try_dispatcher};
 pub use program::{PASS_NAME, Pick, Program, XSK_NAME, xsk_program};
 pub use read::{Attached, AttachedBy, Attachment, Chain, Component, Legacy};
 pub use running::Holder;
-pub use version::host_version;
+pub use version::{HostLibxdp, host_libxdp, host_version};
 
 /// The name of every dispatcher.
 pub const DISPATCHER_NAME: &str = "xdp_dispatcher";

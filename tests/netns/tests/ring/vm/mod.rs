@@ -1,6 +1,7 @@
 mod builtins;
 mod chain;
 mod dispatcher;
+mod doctor;
 mod equivalence;
 mod hostile;
 mod long;

@@ -1,13 +1,9 @@
 //! `xdp-loader`, theirs and ours: the same command lines, output and codes.
 
-use pointsman_model::Action;
 use pointsman_netns::daemon::binary;
-use pointsman_netns::dispatcher::{Stage, on, path, program, text, well};
-use pointsman_netns::random::full;
+use pointsman_netns::dispatcher::{Stage, path, text, well};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 /// What both say for the same arguments. Lines in which libxdp explains itself are its own.
 fn said(output: &Output) -> (String, Vec<String>, Option<i32>) {
@@ -112,52 +108,4 @@ fn what_the_original_cannot_do() {
     assert_eq!((&program["priority"], &program["name"]), (&json!(33), &json!("v_drop")));
     well(&stage.our_loader(&["unload", "v1", "--also", "w1", "--all"]));
     assert!(stage.theirs().is_empty());
-}
-
-/// The shortest of several, in turns.
-fn shortest<const N: usize>(rounds: usize, work: [&dyn Fn() -> Duration; N]) -> [Duration; N] {
-    let mut least = [Duration::MAX; N];
-    for _ in 0..rounds {
-        for (least, work) in least.iter_mut().zip(work) {
-            *least = work().min(*least);
-        }
-    }
-    least
-}
-
-#[test]
-fn adding_to_nine_is_no_slower_than_theirs() {
-    let Some(stage) = Stage::set("tool::speed") else { return };
-    let object = path("verdict");
-    let nine = [object.as_str(); 9];
-    well(&stage.xdp_loader(&[&["load", "-n", "v_pass", "v1"], &nine[..]].concat()));
-    let add = ["load", "-P", "99", "-n", "v_drop", "v1", object.as_str()];
-    let removed = |taken: Duration| {
-        let last = stage.chain().components.pop().expect("ten");
-        assert_eq!(last.name, "v_drop");
-        well(&stage.xdp_loader(&["unload", "v1", "--id", &last.id.to_string()]));
-        taken
-    };
-    let command = |program: &Path, arguments: &[&str]| {
-        let mut command = stage.command(program, arguments);
-        let run = || {
-            let start = Instant::now();
-            well(&command.output().expect("run it"));
-            start.elapsed()
-        };
-        removed(stage.pair.right.run(run))
-    };
-    let theirs = || command(Path::new("xdp-loader"), &add);
-    let tool = || command(&binary("pointsman"), &[&["xdp-loader"], &add[..]].concat());
-    // As a daemon does it: what the kernel can do is known.
-    let ours = || {
-        let start = Instant::now();
-        let drop = program("verdict", "v_drop");
-        stage.add(&[(&drop, 99, on(&[Action::Pass]))]).expect("added");
-        removed(start.elapsed())
-    };
-    let rounds = if full() { 10 } else { 3 };
-    let [theirs, ours, tool] = shortest(rounds, [&theirs, &ours, &tool]);
-    println!("adding to nine: xdp-loader {theirs:?}, ours {ours:?}, our tool unoptimised {tool:?}");
-    assert!(ours <= theirs, "ours {ours:?}, xdp-loader {theirs:?}");
 }
