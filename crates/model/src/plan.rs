@@ -164,6 +164,10 @@ pub struct Dispatch {
     pub interface: InterfaceId,
     /// Its number.
     pub interface_index: u32,
+    /// Whether our program that passes everything must stand behind all others, whoever they are:
+    /// they may go at any time, and a chain of one runs where actions mean nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub company: bool,
     /// The programs of others that get another priority or other actions. All others stay as they
     /// are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,10 +4,10 @@ use crate::catalog::{Catalog, Load, Usable};
 use crate::chain::{Chain, chain, list};
 use crate::engine::{self, Chosen};
 use crate::place::{Beside, Hindrance, Place, Way, place};
-use crate::slots::{self, Other, host, others};
+use crate::slots::{self, Other, host, needs_company, others};
 use crate::standing::Standing;
 use crate::{Caps, Options};
-use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
+use pointsman_model::chain::{ChainId, ChainSpec, Sequence, SlotSpec};
 use pointsman_model::document::XdpSpec;
 use pointsman_model::facts::InitialContents;
 use pointsman_model::observed::{Observed, ObservedHook, ObservedLink, ObservedProgram};
@@ -95,7 +95,7 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
     let detach = Detach {
         hook: hook.clone(),
         opens_gap: false,
-        dispatcher: dispatch(hook, pins.link.as_ref(), observed, &[]),
+        dispatcher: dispatch(hook, pins.link.as_ref(), observed, &[], &[]),
     };
     let change = match pins.link {
         Some(_) => HookChange::Detach,
@@ -163,12 +163,14 @@ fn dispatch(
     link: Option<&ObservedLink>,
     observed: &Observed,
     others: &[Other],
+    slots: &[SlotSpec],
 ) -> Option<Dispatch> {
     let link = link.filter(|link| link.is_dispatcher())?;
     let interface = observed.interface_of(link).map_or(&hook.interface, |(id, _)| id);
     Some(Dispatch {
         interface: interface.clone(),
         interface_index: link.interface_index,
+        company: needs_company(slots),
         others: slots::changes(others),
     })
 }
@@ -233,14 +235,15 @@ pub(crate) fn accept(
     let attach = |interface_index, mode| {
         let interface = hook.interface.clone();
         let others = slots::changes(others);
-        let dispatcher = Dispatch { interface, interface_index, others };
+        let company = needs_company(&spec.slots);
+        let dispatcher = Dispatch { interface, interface_index, company, others };
         let dispatcher = (!spec.slots.is_empty()).then_some(dispatcher);
         Step::Attach(Attach { chain: chain.clone(), interface_index, mode, dispatcher })
     };
     (plan.diff.change, plan.visible) = match place.way {
         Way::Attach(index, mode) => {
             // Slots do not end by being left behind, as a link does.
-            let left = dispatch(hook, pins.link.as_ref(), context.observed, &[]);
+            let left = dispatch(hook, pins.link.as_ref(), context.observed, &[], &[]);
             let left = left.map(|left| {
                 let (hook, dispatcher) = (hook.clone(), Some(left));
                 Step::Detach(Detach { hook, opens_gap: false, dispatcher })
@@ -248,12 +251,12 @@ pub(crate) fn accept(
             (HookChange::Attach, left.into_iter().chain([attach(index, mode)]).collect())
         }
         Way::Swap => {
-            let dispatcher = dispatch(hook, link, context.observed, others);
+            let dispatcher = dispatch(hook, link, context.observed, others, &spec.slots);
             let swap = Swap { chain: chain.clone(), dispatcher };
             (HookChange::Swap, vec![Step::Swap(swap)])
         }
         Way::Reattach(index, mode) => {
-            let dispatcher = dispatch(hook, link, context.observed, &[]);
+            let dispatcher = dispatch(hook, link, context.observed, &[], &[]);
             let detach = Detach { hook: hook.clone(), opens_gap: true, dispatcher };
             (HookChange::Reattach, vec![Step::Detach(detach), attach(index, mode)])
         }

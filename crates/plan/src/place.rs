@@ -160,9 +160,13 @@ pub(crate) fn place(
                 }
             };
             if others > 0 {
+                let count = match others {
+                    1 => "a program".to_owned(),
+                    more => format!("{more} programs"),
+                };
                 let message = format!(
-                    "{name} runs {others} programs of others beside the chain, {is}, and {needs} \
-                     would need them gone: `xdp-loader status {name}` lists them"
+                    "{name} runs {count} of others beside the chain, {is}, and {needs} would need \
+                     them gone: `xdp-loader status {name}` lists them"
                 );
                 return Err(obstacle(RefusalReason::ForeignProgram, inner, message));
             }

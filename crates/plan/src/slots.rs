@@ -126,16 +126,17 @@ pub(crate) fn slot(members: &[MemberSpec], choice: SlotChoice, frags: bool) -> S
 }
 
 /// Whether a program that passes everything must stand beside: one answers what only a dispatcher
-/// understands, or a lone program's actions would mean nothing.
-pub(crate) fn needs_company(slots: &[SlotSpec], others: &[Other]) -> bool {
+/// understands, or a lone program's actions would mean nothing. Others are no company: when they go
+/// libxdp moves what is left to where it is alone.
+pub(crate) fn needs_company(slots: &[SlotSpec]) -> bool {
     let speaks = |slot: &SlotSpec| !slot.own && slot.actions.is_empty();
-    let alone = others.is_empty() && slots.len() == 1;
-    slots.iter().any(speaks) || (alone && slots.iter().any(|slot| slot.actions != ActionSet::PASS))
+    let alone = |slot: &SlotSpec| slots.len() == 1 && slot.actions != ActionSet::PASS;
+    slots.iter().any(|slot| speaks(slot) || alone(slot))
 }
 
 /// How many programs libxdp's tools will show.
 pub(crate) fn visible(slots: &[SlotSpec], others: &[Other]) -> usize {
-    slots.len() + others.len() + usize::from(needs_company(slots, others))
+    slots.len() + others.len() + usize::from(needs_company(slots))
 }
 
 /// Whether a dispatcher has a chain's slots as they belong, and the programs of others too. `ids`:
@@ -156,5 +157,5 @@ pub(crate) fn in_order(
     (spec.slots.len(), ours) == (ids.len(), ids.len())
         && spec.slots.iter().zip(ids).all(there)
         && others.iter().all(|other| other.now == other.then)
-        && (passes || !needs_company(&spec.slots, others))
+        && (passes || !needs_company(&spec.slots))
 }

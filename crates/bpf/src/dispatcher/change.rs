@@ -105,6 +105,9 @@ pub struct Options {
     pub bound: bool,
     /// What happens to a chain of one.
     pub lone: Lone,
+    /// Whether our program that passes everything stands behind the others in any case, so that no
+    /// peer's leaving makes a chain of one.
+    pub company: bool,
     /// Whether removing everything also ends a BPF link of somebody's.
     pub end_links: bool,
 }
@@ -286,7 +289,7 @@ impl Dispatcher {
             parts.push(place(wanted, running)?);
         }
         let fresh;
-        if needs_company(&parts, options.lone) {
+        if options.company || needs_company(&parts, options.lone) {
             let part = match &ours {
                 Some(pass) => Part::Kept(pass),
                 None => {

@@ -40,7 +40,7 @@ impl Store {
         let mode = mode.map_or(Mode::Auto, Mode::Exactly);
         let changed = self.dispatcher.change(
             to.interface_index,
-            &Options { mode, ..Options::default() },
+            &Options { mode, company: to.company, ..Options::default() },
             |running| {
                 if mode == Mode::Auto && running.is_empty() {
                     return Err(DispatcherError::Gone { interface_index: to.interface_index });

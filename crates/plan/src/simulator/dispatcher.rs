@@ -63,13 +63,13 @@ impl Dispatcher {
     }
 
     /// In libxdp's order, with company for one that needs it. `next` gives new ids.
-    fn arrange(&mut self, next: &mut impl FnMut() -> u32) -> Result<(), String> {
+    fn arrange(&mut self, company: bool, next: &mut impl FnMut() -> u32) -> Result<(), String> {
         let passes = |component: &Component| component.seen.passes;
         let speaks = |component: &Component| {
             component.ours.is_some() && component.seen.actions.is_empty() && !component.is_own()
         };
         let others = self.components.iter().filter(|component| !passes(component));
-        let (mut count, mut needs) = (0, false);
+        let (mut count, mut needs) = (0, company);
         let mut lone_is_pass = true;
         for component in others {
             count += 1;
@@ -274,7 +274,7 @@ impl Simulator {
             };
             new.components.push(Component { seen, ours: Some(runs.clone()) });
         }
-        new.arrange(&mut || {
+        new.arrange(place.company, &mut || {
             last += 1;
             last
         })?;
@@ -303,13 +303,11 @@ impl Simulator {
             return Err(format!("no dispatcher is on {} (ENOENT)", place.interface));
         };
         let mut new = dispatcher.clone();
-        new.components.retain(|component| !ours.contains(&component.seen.id));
-        new.arrange(&mut || {
-            last += 1;
-            last
-        })?;
-        let gone = new.components.iter().all(|component| component.seen.passes);
-        interface.dispatcher = (!gone).then_some(new);
+        new.components
+            .retain(|component| !component.seen.passes && !ours.contains(&component.seen.id));
+        last += 1;
+        new.program_id = last;
+        interface.dispatcher = (!new.components.is_empty()).then_some(new);
         self.last_program_id = last;
         self.hook(hook)?.held.clear();
         Ok(())
