@@ -135,7 +135,7 @@ fn pins_that_are_missing_strange_or_of_another_type_are_told() {
     // And none at all: nothing can join, for either side.
     std::fs::remove_file(&pinned).expect("a pin");
     let error = stage.add(&[(&other, 70, on(&[]))]).expect_err("its pins are not there");
-    assert!(matches!(&error, DispatcherError::Legacy { why: Legacy::Pins(_), .. }), "{error}");
+    assert!(matches!(&error, DispatcherError::Legacy { why: Legacy::Pins { .. }, .. }), "{error}");
     assert_eq!(stage.xdp_loader(&["load", "v1", &object]).status.code(), Some(240));
     assert_eq!(stage.our_loader(&["load", "v1", &object]).status.code(), Some(240));
     std::fs::rename(directory.join("aside"), &pinned).expect("moved back");
