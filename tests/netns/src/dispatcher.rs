@@ -7,7 +7,7 @@ use pointsman_bpf::dispatcher::{
     Actions, Attached, Chain, Changed, Component, Dispatcher, DispatcherError, Options, Pick,
     Program, Wanted, freplace, hook,
 };
-use pointsman_bpf::test_run;
+use pointsman_bpf::{TestRun, test_run};
 use pointsman_model::{Action, ActionSet};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
@@ -87,10 +87,20 @@ impl Stage {
     #[track_caller]
     #[must_use]
     pub fn verdict(&self, packet: &[u8]) -> u32 {
+        self.test_run(packet).verdict
+    }
+
+    /// The same, and what becomes of the packet.
+    ///
+    /// # Panics
+    /// There is none.
+    #[track_caller]
+    #[must_use]
+    pub fn test_run(&self, packet: &[u8]) -> TestRun {
         let id = self.here(|_, index| hook(index)).expect("an interface").software;
         let (id, _) = id.expect("an attached program");
         let program = libbpf_rs::Program::fd_from_id(id).expect("a program");
-        test_run(program.as_fd(), packet, 1, 0).expect("a test run").verdict
+        test_run(program.as_fd(), packet, 1, 0).expect("a test run")
     }
 
     /// What ours shows, in the form of [`Row`].

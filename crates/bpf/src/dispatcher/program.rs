@@ -64,6 +64,8 @@ struct Fused {
     counters: Option<Counters>,
     layout: Layout,
     answer: SlotAnswer,
+    /// A member that tail-calls.
+    tail_caller: Option<String>,
     _maps: Maps,
 }
 
@@ -189,7 +191,10 @@ impl Program {
         let layout = layout(&named, rounding).map_err(Error::from)?;
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
         let woven = Woven::of(name, &slots, &layout, counters.as_ref(), answer.end)?;
-        let fused = Fused { counters, layout, answer, _maps: chain::maps_of(&slots)? };
+        let tail_caller = slots.iter().find(|slot| slot.member.facts().has_tail_call());
+        let tail_caller = tail_caller.map(|slot| slot.name.to_owned());
+        let _maps = chain::maps_of(&slots)?;
+        let fused = Fused { counters, layout, answer, tail_caller, _maps };
         Ok(Self {
             name: name.to_owned(),
             frags: woven.frags,
@@ -293,9 +298,26 @@ impl Program {
         self.load(&self.body.lock().unwrap_or_else(PoisonError::into_inner), Place::Anywhere)
     }
 
+    /// Programs of type EXT have no expected attach type, and a program array takes those of its
+    /// owner's alone, which is an XDP program's: since Linux 6.18 (commit 4540aed51b12), and in
+    /// stable kernels from 6.1 on.
+    fn refused(&self, error: Error, place: Place<'_>) -> DispatcherError {
+        let tail_caller = self.fused.as_ref().and_then(|fused| fused.tail_caller.clone());
+        match (error, place, tail_caller) {
+            (Error::Verifier { summary, .. }, Place::Function(..), Some(name)) => {
+                let why = format!(
+                    "it tail-calls, which this kernel does not take from a slot ({summary}): set \
+                     \"engine\": \"fused\""
+                );
+                DispatcherError::Component { name, why }
+            }
+            (error, ..) => error.into(),
+        }
+    }
+
     fn load(&self, body: &Body, place: Place<'_>) -> Result<OwnedFd, DispatcherError> {
         let (object, code) = match body {
-            Body::Fused(woven) => return Ok(woven.load(place)?),
+            Body::Fused(woven) => return woven.load(place).map_err(|e| self.refused(e, place)),
             Body::Object { object, code, .. } => (object, code),
         };
         // SAFETY: the object is prepared; the descriptor of its types lives as long as it does.

@@ -89,7 +89,8 @@ impl Store {
     pub fn settle(&self, hooks: &mut BTreeMap<HookId, ObservedHook>) -> Result<(), Error> {
         for (hook, observed) in &mut *hooks {
             let links = observed.link.as_ref().is_some_and(|link| !link.is_detached());
-            let ours = observed.chains.values().flat_map(|chain| &chain.slots).copied().collect();
+            let pinned = observed.chains.values().flat_map(|chain| &chain.slots);
+            let ours = pinned.chain(&observed.held).copied().collect();
             if links {
                 continue;
             }

@@ -2,9 +2,19 @@
 
 mod bad;
 mod beside;
+mod chains;
 mod kills;
+mod kinds;
 mod races;
 mod slots;
 mod sockets;
 mod tool;
 mod versions;
+
+use pointsman_bpf::dispatcher::Options;
+use pointsman_netns::dispatcher::Stage;
+
+/// Takes everything off `v1`.
+fn clear(stage: &Stage) {
+    stage.here(|d, index| d.remove_all(index, &Options::default())).expect("removed");
+}

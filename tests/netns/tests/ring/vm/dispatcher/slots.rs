@@ -1,5 +1,6 @@
 //! Several members in one slot, fused.
 
+use super::clear;
 use pointsman_bpf::Slot;
 use pointsman_bpf::dispatcher::{Actions, Options, Program};
 use pointsman_model::{Action, Verdicts};
@@ -114,10 +115,6 @@ fn dispatcher_slots_and_fused_chains_answer_alike() {
 
 fn open(entry: &str) -> Program {
     pointsman_netns::dispatcher::program("verdict", entry)
-}
-
-fn clear(stage: &Stage) {
-    stage.here(|d, index| d.remove_all(index, &Options::default())).expect("removed");
 }
 
 #[test]
