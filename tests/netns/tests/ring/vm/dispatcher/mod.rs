@@ -2,6 +2,7 @@
 
 mod bad;
 mod beside;
+mod environment;
 mod kills;
 mod races;
 mod slots;
