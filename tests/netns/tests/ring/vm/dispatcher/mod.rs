@@ -4,6 +4,7 @@ mod bad;
 mod beside;
 mod environment;
 mod kills;
+mod later;
 mod races;
 mod slots;
 mod sockets;
