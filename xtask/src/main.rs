@@ -11,6 +11,7 @@ mod demo;
 mod elf;
 mod interrupt;
 mod lab;
+mod later;
 mod libtest;
 mod openapi;
 mod process;

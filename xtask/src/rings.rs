@@ -3,7 +3,7 @@
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, shown, stream};
 use crate::workspace::Workspace;
-use crate::{interrupt, setup, vm};
+use crate::{interrupt, later, setup, vm};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::fmt;
@@ -82,6 +82,9 @@ impl Session {
         ];
         if self.full {
             environment.push(("POINTSMAN_FULL", "1".to_owned()));
+        }
+        if let Some(directory) = later::fetched(workspace) {
+            environment.push(("POINTSMAN_LATER_XDP_TOOLS", directory.display().to_string()));
         }
         environment
     }

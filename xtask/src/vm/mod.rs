@@ -12,6 +12,7 @@ mod modules;
 pub(crate) use self::initramfs::quoted;
 use self::initramfs::{VOICE, quoted_text};
 pub(crate) use self::kernel::Kernel;
+use crate::later;
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, stream};
 use crate::rings::{self, NETNS_PACKAGE, Session};
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     /// Seconds from power-on to the last result.
     #[arg(long, default_value_t = 300)]
     limit: u64,
+    /// Run the long tests too, and those with a later libxdp.
+    #[arg(long)]
+    full: bool,
     /// Filters and options for the tests. Default: the tests in modules named `vm`.
     #[arg(last = true)]
     tests: Vec<String>,
@@ -54,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     if !rustix::process::geteuid().is_root() {
         bail!("needs root: the machine reads all of the host's files");
     }
-    let mut session = Session::new(options.seed, false);
+    let mut session = Session::new(options.seed, options.full);
     println!("vm: seed {0} (again: cargo xtask vm --seed {0})", session.seed);
     let kernel = session.prepare(|| fetch(workspace, &options.kernel))?;
     let limit = Duration::from_secs(options.limit);
@@ -95,7 +99,12 @@ fn run_tests(
     limit: Duration,
     tests: &[String],
 ) -> Result<Tally> {
+    let full = session.full;
     let binaries = session.prepare(|| {
+        if full && let Err(error) = later::fetch(workspace) {
+            // The tests that want it say that they are skipped.
+            println!("vm: {error:#}");
+        }
         rings::build_binaries(workspace)?;
         workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])
     })?;

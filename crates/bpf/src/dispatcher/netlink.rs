@@ -1,6 +1,11 @@
 //! What is attached to an interface, and attaching over route netlink. Thin.
 //!
 //! Only this way: a program attached by a BPF link is one that libxdp can list, and not change.
+//!
+//! What a driver can do with XDP is a question for `pointsman_netdev`, which looks at interfaces as a
+//! whole and at the one program that runs. Here it has to be known of one interface which programs
+//! run, in the driver and on the card, and this crate depends on no netlink library, so that it can
+//! be used alone: libbpf, which attaches, is asked.
 
 use crate::error::Error;
 use crate::kernel::done;

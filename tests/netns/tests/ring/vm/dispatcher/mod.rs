@@ -5,6 +5,8 @@ mod beside;
 mod chains;
 mod kills;
 mod kinds;
+mod environment;
+mod later;
 mod races;
 mod slots;
 mod sockets;
