@@ -84,6 +84,33 @@ pub(super) type Programs = BTreeSet<u32>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    proptest! {
+        #[test]
+        fn what_is_named_is_understood(index in any::<u32>(), program in any::<u32>()) {
+            let dispatcher = Dispatcher::at(Path::new("/sys/fs/bpf"));
+            let directory = dispatcher.directory(index, program);
+            let name = directory.file_name().unwrap().to_str().unwrap();
+            prop_assert_eq!(parse(name), Some((index, program)));
+        }
+
+        #[test]
+        fn any_name_is_understood_or_left(
+            name in prop_oneof![any::<String>(), "(dispatch-)?[0-9+x]{0,11}(-[0-9 ]{0,11}){0,2}"],
+        ) {
+            if let Some((index, program)) = parse(&name) {
+                // The same numbers, with zeros before them at most.
+                let digits = name.strip_prefix("dispatch-").unwrap().split_once('-').unwrap();
+                let bare = |digits: &str, number: u32| {
+                    let bare = digits.trim_start_matches('0');
+                    !digits.is_empty() && bare == number.to_string().trim_start_matches('0')
+                };
+                prop_assert!(bare(digits.0, index) && bare(digits.1, program), "{}", name);
+            }
+        }
+    }
 
     #[test]
     fn only_names_of_dispatchers_are_understood() {
