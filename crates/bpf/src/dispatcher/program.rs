@@ -14,8 +14,10 @@ use crate::types::Suggestion;
 use libbpf_sys::{BPF_PROG_TYPE_XDP as XDP, bpf_object__btf_fd};
 use pointsman_fuse::layout::{Layout, StackRounding, layout};
 use pointsman_fuse::slot::{SlotAnswer, shared_slot};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -33,6 +35,8 @@ pub struct Program {
     instructions: usize,
     suggestion: Option<Suggestion>,
     fused: Option<Fused>,
+    /// Who of it makes tail calls, if anybody does.
+    tail_caller: Option<String>,
     /// libbpf's objects are for one thread at a time.
     body: Mutex<Body>,
     loaded: OnceLock<Loaded>,
@@ -112,6 +116,7 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion: object.suggestion(&name),
             fused: None,
+            tail_caller: tail_calls(&code).then(|| name.clone()),
             body: Mutex::new(Body::Object { object, code, _targets: None }),
             loaded: OnceLock::new(),
             name,
@@ -129,6 +134,7 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion,
             fused: None,
+            tail_caller: tail_calls(&code).then(|| name.clone()),
             body: Mutex::new(Body::Object { object, code, _targets: targets }),
             loaded: OnceLock::new(),
             name,
@@ -159,6 +165,10 @@ impl Program {
             instructions: woven.len(),
             suggestion: None,
             fused: Some(fused),
+            tail_caller: slots
+                .iter()
+                .find(|slot| tail_calls(slot.member.code()))
+                .map(|slot| slot.name.to_owned()),
             body: Mutex::new(Body::Fused(woven)),
             loaded: OnceLock::new(),
         })
@@ -248,7 +258,9 @@ impl Program {
 
     fn load(&self, body: &Body, place: Place<'_>) -> Result<OwnedFd, DispatcherError> {
         let (object, code) = match body {
-            Body::Fused(woven) => return Ok(woven.load(place)?),
+            Body::Fused(woven) => {
+                return woven.load(place).map_err(|e| self.about_tail_calls(place, e));
+            }
             Body::Object { object, code, .. } => (object, code),
         };
         // SAFETY: the object is prepared; the descriptor of its types lives as long as it does.
@@ -276,10 +288,37 @@ impl Program {
                 let why = "it refuses programs of type EXT".into();
                 return DispatcherError::NoFreplace { why };
             }
-            verifier_error(&self.name, &refused.error, &refused.log).into()
+            let error = verifier_error(&self.name, &refused.error, &refused.log);
+            self.about_tail_calls(place, error)
         })?;
         Ok(program)
     }
+
+    /// Why a program that tail-calls was refused for a slot.
+    ///
+    /// The kernel says EINVAL and no more where a program and those in its array differ: by type
+    /// up to 6.1, by attach type since 6.18 and in stable kernels of that time (commit
+    /// 4540aed51b12). A program of type EXT has no attach type, an XDP program has one.
+    fn about_tail_calls(&self, place: Place<'_>, error: Error) -> DispatcherError {
+        // What the verifier itself refuses has a line of its log for summary.
+        let silent = io::Error::from(Errno::INVAL).to_string();
+        match (&self.tail_caller, place, &error) {
+            (Some(name), Place::Function(..), Error::Verifier { summary, .. })
+                if *summary == silent =>
+            {
+                let why = "it makes tail calls, and this kernel lets no program in a slot share a \
+                           program array with XDP programs: run its chain without a dispatcher \
+                           (engine fused)";
+                DispatcherError::Component { name: name.clone(), why: why.into() }
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// Whether a program or one of its subprograms makes tail calls.
+fn tail_calls(code: &Code) -> bool {
+    code.shape().is_ok_and(|shape| shape.tail_calls.contains(&true))
 }
 
 /// The program that is meant.
