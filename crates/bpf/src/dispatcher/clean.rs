@@ -3,7 +3,9 @@
 use super::error::DispatcherError;
 use super::lock::Dispatcher;
 use super::namespaces;
+use super::sys;
 use crate::pins;
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -18,16 +20,23 @@ pub struct Cleaned {
     pub removed: Vec<String>,
     /// Directories that stay, because their dispatcher runs in another network namespace.
     pub elsewhere: Vec<String>,
+    /// Directories that stay, because their dispatcher is still loaded and may run where nobody
+    /// can look: [`unseen`](Self::unseen) says where.
+    pub doubtful: Vec<String>,
+    /// What could not be looked at; `None`: all network namespaces were searched.
+    pub unseen: Option<String>,
 }
 
 impl Dispatcher {
     /// Removes the pins of dispatchers that run nowhere; of one interface's only, if one is given.
     ///
     /// Names of pins carry an interface's number and not its network namespace, so all
-    /// namespaces that have a process, a file or a mount are searched.
+    /// namespaces that have a process, a file or a mount are searched. Where some of them cannot
+    /// be looked at, only pins of dispatchers go that the kernel has no more: one that is still
+    /// loaded may be held by its pins alone, or run there.
     ///
     /// # Errors
-    /// The lock is held, or something cannot be looked at: then nothing is removed.
+    /// The lock is held, or what runs in this namespace cannot be told: then nothing is removed.
     pub fn clean(&self, interface_index: Option<u32>) -> Result<Cleaned, DispatcherError> {
         let Some(_lock) = self.lock_if_there()? else { return Ok(Cleaned::default()) };
         let mut found = Vec::new();
@@ -42,12 +51,16 @@ impl Dispatcher {
             return Ok(cleaned);
         }
         self.wait_until_old(&found);
-        let running = namespaces::running()?;
+        let everywhere = namespaces::running()?;
         let here = namespaces::running_here()?;
+        cleaned.unseen = everywhere.unseen;
         for (name, program) in found {
-            match (here.contains(&program), running.contains(&program)) {
+            match (here.contains(&program), everywhere.programs.contains(&program)) {
                 (true, _) => {}
                 (false, true) => cleaned.elsewhere.push(name),
+                (false, false) if cleaned.unseen.is_some() && is_loaded(program) => {
+                    cleaned.doubtful.push(name);
+                }
                 (false, false) => {
                     pins::remove_directory(&self.root().join(&name))?;
                     cleaned.removed.push(name);
@@ -68,6 +81,12 @@ impl Dispatcher {
             std::thread::sleep(rest);
         }
     }
+}
+
+/// Whether the kernel has a program of this id; yes, if it does not say.
+fn is_loaded(program: u32) -> bool {
+    let opened = sys::open_program(program);
+    opened.map_err(|e| Errno::from_io_error(&e)).err() != Some(Some(Errno::NOENT))
 }
 
 /// The interface and the dispatcher in the name of a directory.
