@@ -2,8 +2,11 @@
 
 mod bad;
 mod beside;
+mod garbage;
+mod hostile;
 mod kills;
 mod races;
+mod repairs;
 mod slots;
 mod sockets;
 mod tool;
