@@ -296,9 +296,9 @@ impl Program {
 
     /// Why a program that tail-calls was refused for a slot.
     ///
-    /// The kernel says EINVAL and no more where a program and those in its array differ: by type
-    /// up to 6.1, by attach type since 6.18 and in stable kernels of that time (commit
-    /// 4540aed51b12). A program of type EXT has no attach type, an XDP program has one.
+    /// The kernel says EINVAL and no more where a program and those in its array differ: by type,
+    /// or since 6.18 and in stable kernels of that time by attach type (commit 4540aed51b12). A
+    /// program of type EXT has no attach type, an XDP program has one.
     fn about_tail_calls(&self, place: Place<'_>, error: Error) -> DispatcherError {
         // What the verifier itself refuses has a line of its log for summary.
         let silent = io::Error::from(Errno::INVAL).to_string();
