@@ -128,7 +128,7 @@ fn whenever_a_move_or_a_removal_is_killed_the_chain_is_the_old_or_the_new_one() 
         let new = stage.ours();
         assert!(steps.len() > 10, "{steps:?}");
         for step in &steps {
-            if !full() && !random.one_in(6) {
+            if !full() && !random.one_in(10) {
                 continue;
             }
             let (id, old) = set();

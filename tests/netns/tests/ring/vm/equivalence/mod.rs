@@ -73,7 +73,7 @@ fn chains_do_in_every_form_what_their_members_do_one_by_one() {
     assert!(several_buffers > 0, "no packet of several buffers");
 }
 
-const DISPATCHED: usize = 100;
+const DISPATCHED: usize = 80;
 const DISPATCHED_FULL: usize = 1_000;
 
 #[test]
