@@ -1,9 +1,11 @@
 //! Which engine makes one chain of several programs, and why that one.
 
+use crate::catalog::Catalog;
 use crate::place::Obstacle;
 use crate::standing::Standing;
 use crate::{Caps, Options};
-use pointsman_model::document::Engine;
+use pointsman_model::ProgramName;
+use pointsman_model::document::{Engine, XdpSpec};
 use pointsman_model::plan::RefusalReason;
 
 /// How several programs become one chain.
@@ -34,17 +36,33 @@ impl Chosen {
     }
 }
 
+/// A program of a chain that makes tail calls.
+pub(crate) fn tail_caller<'a>(xdp: &'a XdpSpec, catalog: &Catalog<'_>) -> Option<&'a ProgramName> {
+    let mut programs = xdp.chain.iter().map(|entry| &entry.program);
+    programs.find(|name| catalog.get(name).is_ok_and(|usable| usable.facts.has_tail_call()))
+}
+
 /// Chooses the engine for a hook. What runs is never changed for a better engine without being
-/// asked for: that would open a gap.
+/// asked for: that would open a gap. `tail_caller`: a member that makes tail calls, which the
+/// kernel does not take from a slot (see `ProgramFacts::has_tail_call`).
 pub(crate) fn choose(
     wanted: Engine,
     standing: Standing<'_>,
+    tail_caller: Option<&ProgramName>,
     caps: &Caps,
     options: Options,
 ) -> Result<Chosen, Obstacle> {
     let linked = standing.link().map(|link| !link.is_dispatcher() && !options.allow_gap);
     match (wanted, &caps.freplace) {
         (Engine::Fused, _) => Ok(Chosen::new(Kind::Fused, "fused (as the document says)")),
+        (Engine::Dispatcher, Ok(())) if let Some(name) = tail_caller => Err(Obstacle::new(
+            RefusalReason::EngineUnsupported,
+            "/xdp/engine",
+            format!(
+                "{name} makes tail calls, and the kernel lets no program in a slot share a program \
+                 array with XDP programs; `\"engine\": \"auto\"` makes one program of the chain"
+            ),
+        )),
         (Engine::Dispatcher, Ok(())) => {
             Ok(Chosen::new(Kind::Slots { each: true }, "dispatcher (as the document says)"))
         }
@@ -60,6 +78,10 @@ pub(crate) fn choose(
         (Engine::Auto, Err(why)) => {
             Ok(Chosen::new(Kind::Fused, format!("fused (auto: no freplace: {why})")))
         }
+        (Engine::Auto, Ok(())) if let Some(name) = tail_caller => Ok(Chosen::new(
+            Kind::Fused,
+            format!("fused (auto: {name} makes tail calls, which the kernel takes from no slot)"),
+        )),
         (Engine::Auto, Ok(())) if linked == Some(true) => Ok(Chosen {
             note: Some(
                 "engine auto keeps the BPF link that the chain is attached by, which programs of \
@@ -79,6 +101,7 @@ pub(crate) fn choose(
 pub(crate) fn keep(
     wanted: Engine,
     standing: Standing<'_>,
+    tail_caller: Option<&ProgramName>,
     caps: &Caps,
     options: Options,
 ) -> Chosen {
@@ -87,7 +110,7 @@ pub(crate) fn keep(
         false => Chosen::new(Kind::Fused, "fused (it runs so)"),
     });
     running.unwrap_or_else(|| {
-        choose(wanted, standing, caps, options)
+        choose(wanted, standing, tail_caller, caps, options)
             .unwrap_or_else(|_| Chosen::new(Kind::Fused, "fused (there is no freplace)"))
     })
 }

@@ -5,13 +5,13 @@ use crate::netns::Pair;
 use crate::object_path;
 use pointsman_bpf::dispatcher::{
     Actions, Attached, Chain, Changed, Component, Dispatcher, DispatcherError, Options, Pick,
-    Program, Wanted, freplace, hook,
+    Program, Wanted, freplace, hook, interfaces,
 };
 use pointsman_bpf::{TestRun, test_run};
 use pointsman_model::{Action, ActionSet};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A veth pair and a BPF filesystem, for dispatchers on `v1`.
@@ -23,6 +23,15 @@ pub struct Stage {
     pub bpffs: Bpffs,
     /// Ours.
     pub dispatcher: Dispatcher,
+}
+
+/// Everything of everybody: what a refusal must leave as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Everything {
+    /// The kernel's ids of the programs that run on each interface.
+    pub running: Vec<(String, Option<u32>)>,
+    /// Every pin and directory but the common one; of a pinned program its id.
+    pub pins: Vec<(PathBuf, Option<u32>)>,
 }
 
 /// What `xdp-loader status` shows of a program in a slot: priority, name, actions.
@@ -78,6 +87,30 @@ impl Stage {
             Attached::Chain(chain) => *chain,
             other => panic!("no chain: {other:?}"),
         }
+    }
+
+    /// What runs in the namespace of `v1`, and all that is pinned.
+    ///
+    /// # Panics
+    /// It cannot be looked at.
+    #[must_use]
+    pub fn everything(&self) -> Everything {
+        let running = |(index, name)| {
+            let software = hook(index).expect("an interface").software;
+            (name, software.map(|(id, _)| id))
+        };
+        let running = self
+            .pair
+            .right
+            .run(|| interfaces().expect("a list").into_iter().map(running).collect::<Vec<_>>());
+        let pin = |path: PathBuf| {
+            let is_program = path.to_string_lossy().ends_with("-prog");
+            let id = is_program.then(|| id_of_pin(&self.bpffs.path().join(&path)));
+            (path, id)
+        };
+        let pins = self.bpffs.list().expect("a list").into_iter();
+        let pins = pins.filter(|path| path != Path::new("xdp")).map(pin).collect();
+        Everything { running, pins }
     }
 
     /// What the dispatcher on `v1` answers for a packet.
@@ -158,6 +191,12 @@ impl Stage {
         command.args(arguments).env("LIBXDP_BPFFS", self.bpffs.path());
         command
     }
+}
+
+/// The kernel's id of a pinned program.
+fn id_of_pin(path: &Path) -> u32 {
+    let program = libbpf_rs::Program::fd_from_pinned_path(path).expect("a pinned program");
+    libbpf_rs::Program::id_from_fd(program.as_fd()).expect("an id")
 }
 
 /// A program of a test object.

@@ -221,7 +221,7 @@ impl<'a> Shelf<'a> {
     #[must_use]
     pub fn place(&self, others: Vec<OtherChange>) -> Dispatch {
         let interface = InterfaceId::from(InterfaceName::new("v1").expect("a name"));
-        Dispatch { interface, interface_index: self.stage.index(), others }
+        Dispatch { interface, interface_index: self.stage.index(), company: false, others }
     }
 
     /// Puts a chain into the dispatcher: the first with a mode.

@@ -15,8 +15,10 @@ use libbpf_sys::{BPF_PROG_TYPE_XDP as XDP, bpf_object__btf_fd};
 use pointsman_fuse::layout::{Layout, StackRounding, layout};
 use pointsman_fuse::slot::{SlotAnswer, shared_slot};
 use pointsman_model::{Action, ActionSet};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -34,6 +36,8 @@ pub struct Program {
     instructions: usize,
     suggestion: Option<Suggestion>,
     fused: Option<Fused>,
+    /// Who of it makes tail calls, if anybody does.
+    tail_caller: Option<String>,
     /// libbpf's objects are for one thread at a time.
     body: Mutex<Body>,
     loaded: OnceLock<Loaded>,
@@ -64,8 +68,6 @@ struct Fused {
     counters: Option<Counters>,
     layout: Layout,
     answer: SlotAnswer,
-    /// A member that tail-calls.
-    tail_caller: Option<String>,
     _maps: Maps,
 }
 
@@ -115,6 +117,7 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion: object.suggestion(&name),
             fused: None,
+            tail_caller: tail_calls(&code).then(|| name.clone()),
             body: Mutex::new(Body::Object { object, code, _targets: None }),
             loaded: OnceLock::new(),
             name,
@@ -132,6 +135,7 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion,
             fused: None,
+            tail_caller: tail_calls(&code).then(|| name.clone()),
             body: Mutex::new(Body::Object { object, code, _targets: targets }),
             loaded: OnceLock::new(),
             name,
@@ -193,14 +197,14 @@ impl Program {
         let woven = Woven::of(name, &slots, &layout, counters.as_ref(), answer.end)?;
         let tail_caller = slots.iter().find(|slot| slot.member.facts().has_tail_call());
         let tail_caller = tail_caller.map(|slot| slot.name.to_owned());
-        let _maps = chain::maps_of(&slots)?;
-        let fused = Fused { counters, layout, answer, tail_caller, _maps };
+        let fused = Fused { counters, layout, answer, _maps: chain::maps_of(&slots)? };
         Ok(Self {
             name: name.to_owned(),
             frags: woven.frags,
             instructions: woven.len(),
             suggestion: None,
             fused: Some(fused),
+            tail_caller,
             body: Mutex::new(Body::Fused(woven)),
             loaded: OnceLock::new(),
         })
@@ -298,26 +302,11 @@ impl Program {
         self.load(&self.body.lock().unwrap_or_else(PoisonError::into_inner), Place::Anywhere)
     }
 
-    /// Programs of type EXT have no expected attach type, and a program array takes those of its
-    /// owner's alone, which is an XDP program's: since Linux 6.18 (commit 4540aed51b12), and in
-    /// stable kernels from 6.1 on.
-    fn refused(&self, error: Error, place: Place<'_>) -> DispatcherError {
-        let tail_caller = self.fused.as_ref().and_then(|fused| fused.tail_caller.clone());
-        match (error, place, tail_caller) {
-            (Error::Verifier { summary, .. }, Place::Function(..), Some(name)) => {
-                let why = format!(
-                    "it tail-calls, which this kernel does not take from a slot ({summary}): set \
-                     \"engine\": \"fused\""
-                );
-                DispatcherError::Component { name, why }
-            }
-            (error, ..) => error.into(),
-        }
-    }
-
     fn load(&self, body: &Body, place: Place<'_>) -> Result<OwnedFd, DispatcherError> {
         let (object, code) = match body {
-            Body::Fused(woven) => return woven.load(place).map_err(|e| self.refused(e, place)),
+            Body::Fused(woven) => {
+                return woven.load(place).map_err(|e| self.about_tail_calls(place, e));
+            }
             Body::Object { object, code, .. } => (object, code),
         };
         // SAFETY: the object is prepared; the descriptor of its types lives as long as it does.
@@ -345,10 +334,37 @@ impl Program {
                 let why = "it refuses programs of type EXT".into();
                 return DispatcherError::NoFreplace { why };
             }
-            verifier_error(&self.name, &refused.error, &refused.log).into()
+            let error = verifier_error(&self.name, &refused.error, &refused.log);
+            self.about_tail_calls(place, error)
         })?;
         Ok(program)
     }
+
+    /// Why a program that tail-calls was refused for a slot.
+    ///
+    /// The kernel says EINVAL and no more where a program and those in its array differ: by type,
+    /// or since 6.18 and in stable kernels of that time by attach type (commit 4540aed51b12). A
+    /// program of type EXT has no attach type, an XDP program has one.
+    fn about_tail_calls(&self, place: Place<'_>, error: Error) -> DispatcherError {
+        // What the verifier itself refuses has a line of its log for summary.
+        let silent = io::Error::from(Errno::INVAL).to_string();
+        match (&self.tail_caller, place, &error) {
+            (Some(name), Place::Function(..), Error::Verifier { summary, .. })
+                if *summary == silent =>
+            {
+                let why = "it makes tail calls, and this kernel lets no program in a slot share a \
+                           program array with XDP programs: run its chain without a dispatcher \
+                           (`\"engine\": \"fused\"`)";
+                DispatcherError::Component { name: name.clone(), why: why.into() }
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// Whether a program or one of its subprograms makes tail calls.
+fn tail_calls(code: &Code) -> bool {
+    code.shape().is_ok_and(|shape| shape.tail_calls.contains(&true))
 }
 
 /// The program that is meant.

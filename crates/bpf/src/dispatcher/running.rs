@@ -1,6 +1,6 @@
 //! Which programs run in slots, in whatever network namespace.
 
-use super::clean::parse;
+use super::clean::{Programs, parse};
 use super::error::DispatcherError;
 use super::lock::Dispatcher;
 use super::{namespaces, netlink, sys};
@@ -45,8 +45,12 @@ impl Dispatcher {
             let here = netlink::hook(interface_index).ok().and_then(|hook| hook.software);
             let runs = match (here, &everywhere) {
                 (Some((id, _)), _) if id == dispatcher => true,
-                (_, Some(found)) => BTreeSet::contains(found, &dispatcher),
-                (_, None) => everywhere.insert(namespaces::running()?).contains(&dispatcher),
+                (_, Some(found)) => Programs::contains(found, &dispatcher),
+                // What cannot be looked at counts for nothing here: in a container that would be
+                // everything, and a chain would never come back to an interface made anew.
+                (_, None) => {
+                    everywhere.insert(namespaces::running()?.programs).contains(&dispatcher)
+                }
             };
             if runs {
                 attached.push(holder);

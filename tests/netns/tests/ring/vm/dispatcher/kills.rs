@@ -91,15 +91,64 @@ fn whenever_a_loader_is_killed_the_chain_is_the_old_or_the_new_one() {
         // libxdp's clean takes what is left over and nothing else; then ours starts again.
         well(&stage.xdp_loader(&["clean", "v1"]));
         assert_eq!(stage.ours(), after, "cleaned after {step:?}");
-        let directories = stage.bpffs.list().expect("a list");
-        let directories = directories.iter().filter(|p| p.components().count() == 2).count();
-        assert_eq!(directories, 1, "cleaned after {step:?}");
+        assert_eq!(directories(&stage), 1, "cleaned after {step:?}");
         assert_eq!(unload(&stage), old);
         well(&stage.our_loader(&load));
         assert_eq!(stage.theirs().len(), 2);
         assert_eq!(unload(&stage), old);
     }
     assert!(kills > 0, "nothing was killed");
+    println!("{kills} kills");
+}
+
+/// How many dispatchers are pinned.
+fn directories(stage: &Stage) -> usize {
+    let list = stage.bpffs.list().expect("a list");
+    list.iter().filter(|path| path.components().count() == 2).count()
+}
+
+#[test]
+fn whenever_a_move_or_a_removal_is_killed_the_chain_is_the_old_or_the_new_one() {
+    let Some(stage) = Stage::set("kills::others") else { return };
+    let object = path("verdict");
+    let mut random = Random::new("kills::others");
+    let mut kills = 0;
+    // A program of theirs and one of ours, anew before each kill.
+    let set = || {
+        well(&stage.our_loader(&["unload", "v1", "--all"]));
+        well(&stage.xdp_loader(&["load", "-P", "10", "-n", "v_pass", "v1", &object]));
+        well(&stage.our_loader(&["load", "-P", "20", "-n", "v_drop", "v1", &object]));
+        let last = stage.chain().components.pop().expect("two");
+        (last.id.to_string(), stage.ours())
+    };
+    well(&stage.xdp_loader(&["load", "-n", "v_pass", "v1", &object]));
+    for command in [&["modify", "-P", "5", "v1", "-i"][..], &["unload", "v1", "-i"]] {
+        let (id, _) = set();
+        let steps = steps(&stage, &[command, &[&id]].concat());
+        let new = stage.ours();
+        assert!(steps.len() > 10, "{steps:?}");
+        for step in &steps {
+            if !full() && !random.one_in(10) {
+                continue;
+            }
+            let (id, old) = set();
+            let command = [command, &[&id]].concat();
+            kills += usize::from(killed_before(&stage, step, &command));
+            let after = stage.ours();
+            assert_eq!(after, stage.theirs(), "{command:?} killed before {step:?}");
+            assert!(after == old || after == new, "{command:?} before {step:?}: {after:?}");
+            let drops = after.iter().any(|row| row.1 == "v_drop");
+            let wanted = if drops { 1 } else { 2 };
+            assert_eq!(stage.verdict(&any_packet()), wanted, "{command:?} before {step:?}");
+            well(&stage.xdp_loader(&["clean", "v1"]));
+            assert_eq!((directories(&stage), stage.theirs()), (1, after.clone()), "{step:?}");
+            // Ours starts again.
+            if after == old {
+                well(&stage.our_loader(&command));
+            }
+            assert_eq!(stage.theirs(), new, "{command:?} after {step:?}");
+        }
+    }
     println!("{kills} kills");
 }
 
@@ -115,8 +164,7 @@ fn a_first_load_that_is_killed_leaves_nothing_or_all_of_it() {
         let _ = killed_before(&stage, step, &load);
         well(&stage.xdp_loader(&["clean"]));
         let shown = stage.theirs().len();
-        let directories = stage.bpffs.list().expect("a list");
-        let directories = directories.iter().filter(|p| p.components().count() == 2).count();
+        let directories = directories(&stage);
         assert!(shown <= 1 && directories == shown, "{shown} and {directories}: {step:?}");
         well(&stage.our_loader(&load));
         assert_eq!(stage.theirs().len(), shown + 1, "{step:?}");

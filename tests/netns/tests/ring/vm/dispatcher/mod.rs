@@ -3,11 +3,14 @@
 mod bad;
 mod beside;
 mod chains;
+mod environment;
+mod garbage;
+mod hostile;
 mod kills;
 mod kinds;
-mod environment;
 mod later;
 mod races;
+mod repairs;
 mod slots;
 mod sockets;
 mod tool;
