@@ -23,7 +23,9 @@ pub(crate) fn bypass(
     let Context { catalog, caps, observed, options, .. } = *context;
     let standing = Standing::of(hook, observed);
     let others = others(host(standing, observed), standing.link(), &xdp.others);
-    let Chosen { kind, words: engine, .. } = engine::keep(xdp.engine, standing, caps, options);
+    let tail_caller = engine::tail_caller(xdp, catalog);
+    let Chosen { kind, words: engine, .. } =
+        engine::keep(xdp.engine, standing, tail_caller, caps, options);
     let note = |message| Note { hook: Some(hook.clone()), program: None, message };
     // Changing the mode is the document's business, and may need a gap: not now.
     let mode = match standing {

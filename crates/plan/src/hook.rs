@@ -51,9 +51,7 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
     let Context { catalog, caps, observed, options, .. } = *context;
     let standing = Standing::of(hook, observed);
     let others = others(host(standing, observed), standing.link(), &xdp.others);
-    let tail_calls =
-        |name: &ProgramName| catalog.get(name).is_ok_and(|usable| usable.facts.has_tail_call());
-    let tail_caller = xdp.chain.iter().map(|entry| &entry.program).find(|name| tail_calls(name));
+    let tail_caller = engine::tail_caller(xdp, catalog);
     let chosen = match engine::choose(xdp.engine, standing, tail_caller, caps, options) {
         Ok(chosen) => chosen,
         Err(obstacle) => {
