@@ -2,6 +2,7 @@
 
 mod bad;
 mod beside;
+mod chain_kills;
 mod chains;
 mod kills;
 mod kinds;
