@@ -91,9 +91,15 @@ impl In {
 pub struct Shelf<'a> {
     /// The store.
     pub store: Store,
-    index: u32,
-    /// Where `v1` is; `None`: where this thread is.
-    netns: Option<&'a Netns>,
+    place: Place<'a>,
+}
+
+/// Where `v1` is.
+#[derive(Debug)]
+enum Place<'a> {
+    /// Where this thread is, with this number.
+    Here(u32),
+    There(&'a Netns),
 }
 
 /// The hook of `v1`.
@@ -112,8 +118,8 @@ impl<'a> Shelf<'a> {
     /// Another has it.
     #[must_use]
     pub fn open(stage: &'a Stage) -> Self {
-        let shelf = Self::inside(&Self::root(stage), stage.index());
-        Self { netns: Some(&stage.pair.right), ..shelf }
+        let place = Place::There(&stage.pair.right);
+        Self { place, ..Self::inside(&Self::root(stage), 0) }
     }
 
     /// Opens the store at `root` in the namespace of `v1`, which has this number.
@@ -122,7 +128,7 @@ impl<'a> Shelf<'a> {
     /// Another has it.
     #[must_use]
     pub fn inside(root: &Path, index: u32) -> Self {
-        Self { store: Store::open(root).expect("a store"), index, netns: None }
+        Self { store: Store::open(root).expect("a store"), place: Place::Here(index) }
     }
 
     /// Where its pins are.
@@ -233,7 +239,11 @@ impl<'a> Shelf<'a> {
     #[must_use]
     pub fn place(&self, others: Vec<OtherChange>) -> Dispatch {
         let interface = InterfaceId::from(InterfaceName::new("v1").expect("a name"));
-        Dispatch { interface, interface_index: self.index, others }
+        let interface_index = match self.place {
+            Place::Here(index) => index,
+            Place::There(netns) => netns.index("v1"),
+        };
+        Dispatch { interface, interface_index, others }
     }
 
     /// Puts a chain into the dispatcher: the first with a mode.
@@ -255,9 +265,9 @@ impl<'a> Shelf<'a> {
     }
 
     fn here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match self.netns {
-            Some(netns) => netns.run(work),
-            None => work(),
+        match self.place {
+            Place::Here(_) => work(),
+            Place::There(netns) => netns.run(work),
         }
     }
 

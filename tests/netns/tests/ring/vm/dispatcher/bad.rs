@@ -13,7 +13,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// Loads what passes for a dispatcher with this in its configuration.
-fn fake(object: &str, bytes: &[u8]) -> Object {
+pub(super) fn fake(object: &str, bytes: &[u8]) -> Object {
     let mut open = ObjectBuilder::default().open_file(object_path(object)).expect("an object");
     for mut map in open.maps_mut() {
         if let Some(value) = map.initial_value_mut() {
@@ -24,13 +24,13 @@ fn fake(object: &str, bytes: &[u8]) -> Object {
     open.load().expect("loaded")
 }
 
-fn configured(version: Version, slots: usize) -> Vec<u8> {
+pub(super) fn configured(version: Version, slots: usize) -> Vec<u8> {
     let slots = vec![SlotConfig::default(); slots];
     Config { version, frags: false, bound: false, slots }.encode()
 }
 
 /// Attaches it as a dispatcher is attached; the kernel's id.
-fn attach(stage: &Stage, fake: &Object) -> u32 {
+pub(super) fn attach(stage: &Stage, fake: &Object) -> u32 {
     let program = fake.progs().next().expect("a program").as_fd().try_clone_to_owned();
     let program = program.expect("a descriptor");
     stage

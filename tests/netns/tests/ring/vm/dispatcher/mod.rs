@@ -6,6 +6,7 @@ mod chain_kills;
 mod chains;
 mod kills;
 mod kinds;
+mod looks;
 mod races;
 mod slots;
 mod sockets;
