@@ -89,6 +89,29 @@ impl MergedBtf {
         })
     }
 
+    /// Gives functions of this name another, so that the name is free. Who knows a name by the
+    /// beginning that the kernel keeps looks for the only function that begins so.
+    pub(crate) fn free_name(&mut self, name: &str) -> Result<(), Error> {
+        let other = self.add_string(&format!("member_{name}"))?;
+        // SAFETY: the BTF is ours, and knows the types with ids below the count.
+        let count = unsafe { sys::btf__type_cnt(self.ptr.as_ptr()) };
+        for id in 1..count {
+            // SAFETY: as above; the type lives in memory of this BTF, which is being built and
+            // which nobody else refers to. Its name is a string of this BTF.
+            unsafe {
+                let raw = self.ptr.as_ptr();
+                let ty = sys::btf__type_by_id(raw, id).cast_mut();
+                let kind = ((*ty).info >> 24) & 0x1f;
+                if kind == sys::BTF_KIND_FUNC
+                    && crate::object::text(sys::btf__str_by_offset(raw, (*ty).name_off)) == name
+                {
+                    (*ty).name_off = other;
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn add_string(&mut self, text: &str) -> Result<u32, Error> {
         let text = c_string(text);
         // SAFETY: the BTF is ours, the text is zero-terminated and copied.

@@ -2,6 +2,7 @@
 
 use crate::alone::verifier_error;
 use crate::btf::{FunctionLinkage, MergedBtf};
+use crate::dispatcher::names::KERNEL_NAME;
 use crate::error::Error;
 use crate::kernel::{self, Link, Load, Maps, Place, ProgramInfo};
 use crate::member::{Member, kernel_name};
@@ -261,10 +262,6 @@ impl Woven {
         end: u32,
     ) -> Result<Self, Error> {
         let mut btf = MergedBtf::new()?;
-        let chain_type = btf.add_program(name, FunctionLinkage::Global)?;
-        if name != PROGRAM_NAME && end != Action::Pass.code() {
-            btf.add_program(PROGRAM_NAME, FunctionLinkage::Global)?;
-        }
         let unknown_type = btf.add_unknown()?;
         let file = btf.add_string("pointsman")?;
         let mut records = Vec::with_capacity(slots.len());
@@ -277,6 +274,13 @@ impl Woven {
             let glue = Line { offset: 0, file, text, position: ((at as u32 + 1) << 10) | 1 };
             let called_type = btf.add_program(slot.member.entry(), FunctionLinkage::Global)?;
             records.push((functions, lines, glue, called_type));
+        }
+        if name.len() >= KERNEL_NAME {
+            btf.free_name(name)?;
+        }
+        let chain_type = btf.add_program(name, FunctionLinkage::Global)?;
+        if name != PROGRAM_NAME && end != Action::Pass.code() {
+            btf.add_program(PROGRAM_NAME, FunctionLinkage::Global)?;
         }
         let members: Vec<_> = slots
             .iter()

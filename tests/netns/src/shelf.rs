@@ -2,6 +2,7 @@
 
 use crate::dispatcher::Stage;
 use crate::members::{resolved, rounding};
+use crate::netns::Netns;
 use pointsman_bpf::dispatcher::Program;
 use pointsman_bpf::{ChainMember, Error, MapHome, Member, Slot, Store};
 use pointsman_fuse::layout::layout;
@@ -15,7 +16,7 @@ use pointsman_model::{
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A program of a test object with what an operator says about it.
 #[derive(Debug, Clone)]
@@ -88,10 +89,17 @@ impl In {
 /// A store with chains for `v1` of a stage.
 #[derive(Debug)]
 pub struct Shelf<'a> {
-    /// The stage.
-    pub stage: &'a Stage,
     /// The store.
     pub store: Store,
+    place: Place<'a>,
+}
+
+/// Where `v1` is.
+#[derive(Debug)]
+enum Place<'a> {
+    /// Where this thread is, with this number.
+    Here(u32),
+    There(&'a Netns),
 }
 
 /// The hook of `v1`.
@@ -110,7 +118,17 @@ impl<'a> Shelf<'a> {
     /// Another has it.
     #[must_use]
     pub fn open(stage: &'a Stage) -> Self {
-        Self { stage, store: Store::open(&Self::root(stage)).expect("a store") }
+        let place = Place::There(&stage.pair.right);
+        Self { place, ..Self::inside(&Self::root(stage), 0) }
+    }
+
+    /// Opens the store at `root` in the namespace of `v1`, which has this number.
+    ///
+    /// # Panics
+    /// Another has it.
+    #[must_use]
+    pub fn inside(root: &Path, index: u32) -> Self {
+        Self { store: Store::open(root).expect("a store"), place: Place::Here(index) }
     }
 
     /// Where its pins are.
@@ -221,7 +239,11 @@ impl<'a> Shelf<'a> {
     #[must_use]
     pub fn place(&self, others: Vec<OtherChange>) -> Dispatch {
         let interface = InterfaceId::from(InterfaceName::new("v1").expect("a name"));
-        Dispatch { interface, interface_index: self.stage.index(), company: false, others }
+        let interface_index = match self.place {
+            Place::Here(index) => index,
+            Place::There(netns) => netns.index("v1"),
+        };
+        Dispatch { interface, interface_index, company: false, others }
     }
 
     /// Puts a chain into the dispatcher: the first with a mode.
@@ -230,7 +252,7 @@ impl<'a> Shelf<'a> {
     /// The store's.
     pub fn dispatch(&self, chain: &ChainId, mode: Option<AttachMode>) -> Result<(), Error> {
         let place = self.place(Vec::new());
-        self.stage.pair.right.run(|| self.store.dispatch(chain, &place, mode))
+        self.here(|| self.store.dispatch(chain, &place, mode))
     }
 
     /// Takes our slots out.
@@ -239,7 +261,14 @@ impl<'a> Shelf<'a> {
     /// The store's.
     pub fn withdraw(&self) -> Result<(), Error> {
         let place = self.place(Vec::new());
-        self.stage.pair.right.run(|| self.store.withdraw(&hook(), &place))
+        self.here(|| self.store.withdraw(&hook(), &place))
+    }
+
+    fn here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self.place {
+            Place::Here(_) => work(),
+            Place::There(netns) => netns.run(work),
+        }
     }
 
     /// What a look finds of our hook, from outside the namespace of `v1`.

@@ -11,23 +11,38 @@ use std::path::Path;
 use std::process::Output;
 
 /// The system calls that a change is made of.
-const STEPS: &str = "bpf,flock,mkdir,rmdir,sendto,sendmsg,unlink";
+const STEPS: &str = "bpf,flock,mkdir,rename,rmdir,sendto,sendmsg,unlink";
 
-/// Runs ours under `strace` with more options for it.
-fn traced(stage: &Stage, options: &[&str], command: &[&str]) -> Output {
-    let ours = binary("pointsman");
-    let program = [ours.to_str().expect("UTF-8"), "xdp-loader"];
-    stage.run(Path::new("strace"), &[&["-f", "-qq"], options, &program, command].concat())
+/// Runs something under `strace`, with more options for it.
+pub(super) type Run<'a> = &'a dyn Fn(&[&str]) -> Output;
+
+/// Runs `command` under `strace` on a stage.
+pub(super) fn traced(stage: &Stage, options: &[&str], command: &[&str]) -> Output {
+    stage.run(Path::new("strace"), &[&["-f", "-qq"], options, command].concat())
 }
 
-/// The steps of a command, as the name of a system call and how many of that name it is.
+/// Our tool, on a stage.
+fn tool<'a>(stage: &'a Stage, command: &'a [&str]) -> impl Fn(&[&str]) -> Output + 'a {
+    move |options| {
+        let ours = binary("pointsman");
+        let program = [ours.to_str().expect("UTF-8"), "xdp-loader"];
+        traced(stage, options, &[&program, command].concat())
+    }
+}
+
+/// The steps of what is run, as the name of a system call and how many of that name it is.
 /// Without those that only ask or try: a kill there is one before the next.
-fn steps(stage: &Stage, command: &[&str]) -> Vec<(String, usize)> {
-    let output = traced(stage, &["-e", &format!("trace={STEPS}")], command);
+pub(super) fn steps(run: Run<'_>) -> Vec<(String, usize)> {
+    let output = run(&["-e", &format!("trace={STEPS}")]);
     well(&output);
     let mut counts = BTreeMap::new();
     let mut found = Vec::new();
     for line in text(&output.stderr).lines() {
+        // One of several threads.
+        let line = line
+            .strip_prefix("[pid")
+            .and_then(|rest| rest.split_once("] "))
+            .map_or(line, |(_, it)| it);
         let line = line.trim_start_matches(|c: char| c != 'b' && !c.is_ascii_lowercase());
         let Some((call, arguments)) = line.split_once('(') else { continue };
         if !STEPS.split(',').any(|step| step == call) {
@@ -46,10 +61,11 @@ fn steps(stage: &Stage, command: &[&str]) -> Vec<(String, usize)> {
     found
 }
 
-fn killed_before(stage: &Stage, step: &(String, usize), command: &[&str]) -> bool {
+/// Runs it again and kills it before a step, if it comes so far; whether it did.
+pub(super) fn killed_before(run: Run<'_>, step: &(String, usize)) -> bool {
     let (call, nth) = step;
     let inject = format!("inject={call}:signal=KILL:when={nth}");
-    let output = traced(stage, &["-o", "/dev/null", "-e", &inject], command);
+    let output = run(&["-o", "/dev/null", "-e", &inject]);
     // strace ends as its child did.
     output.status.signal() == Some(9) || output.status.code() == Some(137)
 }
@@ -60,7 +76,7 @@ fn whenever_a_loader_is_killed_the_chain_is_the_old_or_the_new_one() {
     let object = path("verdict");
     well(&stage.xdp_loader(&["load", "-P", "10", "-n", "v_pass", "v1", &object]));
     let load = ["load", "-P", "20", "-n", "v_drop", "v1", object.as_str()];
-    let steps = steps(&stage, &load);
+    let steps = steps(&tool(&stage, &load));
     let names: Vec<_> = steps.iter().map(|(call, _)| call.as_str()).collect();
     println!("{} steps: {}", steps.len(), names.join(" "));
     for wanted in ["bpf", "flock", "mkdir", "unlink", "rmdir"] {
@@ -82,7 +98,7 @@ fn whenever_a_loader_is_killed_the_chain_is_the_old_or_the_new_one() {
         if !full() && !random.one_in(3) {
             continue;
         }
-        kills += usize::from(killed_before(&stage, step, &load));
+        kills += usize::from(killed_before(&tool(&stage, &load), step));
         let after = stage.ours();
         assert_eq!(after, stage.theirs(), "killed before {step:?}");
         assert!(after == old || after.len() == 2, "killed before {step:?}: {after:?}");
@@ -157,11 +173,11 @@ fn a_first_load_that_is_killed_leaves_nothing_or_all_of_it() {
     let Some(stage) = Stage::set("kills::first") else { return };
     let object = path("verdict");
     let load = ["load", "-n", "v_drop", "v1", object.as_str()];
-    let steps = steps(&stage, &load);
+    let steps = steps(&tool(&stage, &load));
     let mut random = Random::new("kills::first");
     for step in steps.iter().filter(|_| full() || random.one_in(3)) {
         well(&stage.our_loader(&["unload", "v1", "--all"]));
-        let _ = killed_before(&stage, step, &load);
+        let _ = killed_before(&tool(&stage, &load), step);
         well(&stage.xdp_loader(&["clean"]));
         let shown = stage.theirs().len();
         let directories = directories(&stage);

@@ -2,6 +2,7 @@
 
 mod bad;
 mod beside;
+mod chain_kills;
 mod chains;
 mod environment;
 mod garbage;
@@ -9,6 +10,7 @@ mod hostile;
 mod kills;
 mod kinds;
 mod later;
+mod looks;
 mod races;
 mod repairs;
 mod slots;
