@@ -34,7 +34,7 @@ pub use kernel::{Link, LinkInfo, ProgramInfo, program_by_id};
 pub use maps::MapHome;
 pub use member::Member;
 pub use object::Object;
-pub use probe::{Probe, interface_index, kernel_release, libbpf_version, probe};
+pub use probe::{Probe, interface_index, kernel_release, libbpf_version, probe, release_at_least};
 pub use store::{ChainMember, HookCounts, Store};
 pub use testrun::{TestRun, live_frames, test_run};
 pub use types::Suggestion;

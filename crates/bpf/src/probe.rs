@@ -91,7 +91,9 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-pub(crate) fn release_at_least(major: u32, minor: u32) -> bool {
+/// Whether the running kernel is of this release or later: for what a kernel does not tell otherwise.
+#[must_use]
+pub fn release_at_least(major: u32, minor: u32) -> bool {
     let release = kernel_release();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)

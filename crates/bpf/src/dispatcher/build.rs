@@ -16,6 +16,7 @@ use crate::object::Object;
 use libbpf_sys::{BTF_KIND_FUNC, bpf_object__btf, bpf_object__btf_fd, btf__find_by_name_kind};
 use rustix::io::Errno;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A program on its way into a dispatcher.
@@ -145,10 +146,15 @@ impl Loaded {
             frags: config.frags,
             place: bound.map_or(Place::Anywhere, Place::Bound),
         };
-        let loaded = load
-            .load()
-            .map_err(|refused| verifier_error(DISPATCHER_NAME, &refused.error, &refused.log));
-        let (program, _) = loaded?;
+        let (program, _) = load.load().map_err(|refused| match (bound, refused.error.kind()) {
+            // The verifier is not asked: flag and device are looked at before.
+            (Some(_), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                let why = "the kernel refuses to bind one: this takes Linux 6.3 and a driver that \
+                           gives metadata to programs";
+                DispatcherError::Bound { why }
+            }
+            _ => verifier_error(DISPATCHER_NAME, &refused.error, &refused.log).into(),
+        })?;
         let id = sys::details(program.as_fd())?.id;
         Ok(Self { object, program, id })
     }

@@ -12,7 +12,7 @@ use super::error::DispatcherError;
 use super::lock::{Dispatcher, Lock};
 use super::netlink;
 use super::order;
-use super::place::{is_pass, needs_company, passing, place};
+use super::place::{is_bound, is_pass, needs_company, passing, place};
 use super::program::Program;
 use super::read::{Attached, AttachedBy, Chain, Component};
 use crate::error::Error;
@@ -101,7 +101,8 @@ pub enum Mode {
 pub struct Options {
     /// The mode.
     pub mode: Mode,
-    /// Whether the new programs are bound to the device (version 3).
+    /// Whether the new programs are bound to the device (version 3, Linux 6.3): in a dispatcher
+    /// all are, or none is.
     pub bound: bool,
     /// What happens to a chain of one.
     pub lone: Lone,
@@ -304,7 +305,11 @@ impl Dispatcher {
         }
         parts.sort_by(|one, other| order::compare(&one.rank(), &other.rank()));
         let version = old.as_ref().map_or_else(|| self.version(), |old| old.version);
-        let bound = self.bound(interface_index, version, old.as_ref(), options)?;
+        let adds = wanted.iter().any(|wanted| matches!(wanted.source, Source::New(_)));
+        let bound = match is_bound(version, old.as_ref().map(|old| old.bound), options, adds)? {
+            true => Some(interface_index),
+            false => None,
+        };
         let built = build(version, bound, &parts)?;
         self.pin(interface_index, &built, lock)?;
         let attached = attach(interface_index, &built, old.as_ref(), options.mode);
@@ -320,27 +325,6 @@ impl Dispatcher {
         };
         self.unpin(interface_index, built.id, built.slots.len(), lock)?;
         lost(interface_index, old.as_ref(), error)
-    }
-
-    /// The interface that the dispatcher is bound to, if it is to one.
-    fn bound(
-        &self,
-        interface_index: u32,
-        version: Version,
-        old: Option<&Chain>,
-        options: &Options,
-    ) -> Result<Option<u32>, DispatcherError> {
-        let why = match (old.map(|old| old.bound), options.bound) {
-            (None | Some(true), true) if version >= Version::V3 => {
-                return Ok(Some(interface_index));
-            }
-            (None | Some(false), false) => return Ok(None),
-            // Removing and moving needs no new program, and asks for nothing.
-            (Some(true), false) => return Ok(Some(interface_index)),
-            (_, true) if version < Version::V3 => "version 2 of the protocol knows no bound ones",
-            _ => "those that run are not bound",
-        };
-        Err(DispatcherError::Bound { why })
     }
 }
 

@@ -1,7 +1,7 @@
 //! `pointsman doctor` without a daemon: what it says of this kernel is so.
 
 use pointsman_bpf::dispatcher::{freplace, host_libxdp};
-use pointsman_bpf::kernel_release;
+use pointsman_bpf::release_at_least;
 use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::daemon::binary;
 use pointsman_netns::netns::Pair;
@@ -53,12 +53,8 @@ fn the_doctor_is_right_about_this_kernel() {
     let [health, found, _] = check(&doctor, "JIT");
     assert_eq!(health == "limited", setting.trim() != "1", "{setting}: {found}");
 
-    let has_links = |release: &str| {
-        let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
-        (numbers.next(), numbers.next()) >= (Some(6), Some(6))
-    };
     let [_, found, _] = check(&doctor, "TCX");
-    assert_eq!(found == "TC takes links", has_links(&kernel_release()), "{found}");
+    assert_eq!(found == "TC takes links", release_at_least(6, 6), "{found}");
 
     // The package xdp-tools brings a libxdp.
     let libxdp = host_libxdp(Path::new("/")).expect("a libxdp");

@@ -1,7 +1,9 @@
 //! xdp-tools 1.6 of a later Debian: what speaks version 3, beside ours.
 
-use pointsman_bpf::dispatcher::{DispatcherError, Options, Program, Version, Wanted};
+use pointsman_bpf::dispatcher::{DispatcherError, Mode, Options, Program, Version, Wanted};
+use pointsman_bpf::release_at_least;
 use pointsman_model::Action;
+use pointsman_model::observed::AttachMode;
 use pointsman_netns::dispatcher::{Row, Stage, on, path, program, rows, text, well};
 use pointsman_netns::members::any_packet;
 use std::path::PathBuf;
@@ -130,4 +132,32 @@ fn a_chain_of_version_2_is_listed_by_it_and_changed_by_ours_alone() {
     later.both_list(Version::V2, &one);
     well(&stage.our_loader(&load));
     later.both_list(Version::V2, &[one[0], (20, "v_drop", "XDP_PASS")]);
+}
+
+/// Theirs has no option for it: it must leave such a chain alone, and can list and end it.
+#[test]
+fn a_chain_that_is_bound_to_its_device_is_not_joined_by_it() {
+    let Some(later) = Later::set("later::bound") else { return };
+    let (stage, object) = (&later.stage, path("verdict"));
+    let bound =
+        Options { bound: true, mode: Mode::Exactly(AttachMode::Native), ..Options::default() };
+    let (pass, drop) = (program("verdict", "v_pass"), program("verdict", "v_drop"));
+    if let Err(error) = later.add(&[(&pass, 10), (&drop, 20)], &bound) {
+        // What becomes of it there is tried beside the versions.
+        assert!(!release_at_least(6, 3), "{error}");
+        return;
+    }
+    let two = [(10, "v_pass", "XDP_PASS"), (20, "v_drop", "XDP_PASS")];
+    later.both_list(Version::V3, &two);
+    let output = later.run(&["load", "-P", "15", "-n", "v_tx", "v1", &object]);
+    assert_eq!(output.status.code(), Some(234), "{output:?}");
+    later.both_list(Version::V3, &two);
+    // Ours answers the same.
+    let output = stage.our_loader(&["load", "-P", "15", "-n", "v_tx", "v1", &object]);
+    assert_eq!(output.status.code(), Some(234), "{output:?}");
+    assert!(text(&output.stderr).contains("those that run are bound"), "{output:?}");
+    assert!(stage.chain().bound);
+    well(&later.run(&["unload", "v1", "--id", &later.id("v_pass")]));
+    assert!(stage.chain().bound, "it stays bound when they take one off");
+    well(&later.run(&["unload", "v1", "--all"]));
 }
