@@ -140,7 +140,7 @@ fn whenever_a_move_or_a_removal_is_killed_the_chain_is_the_old_or_the_new_one() 
     well(&stage.xdp_loader(&["load", "-n", "v_pass", "v1", &object]));
     for command in [&["modify", "-P", "5", "v1", "-i"][..], &["unload", "v1", "-i"]] {
         let (id, _) = set();
-        let steps = steps(&stage, &[command, &[&id]].concat());
+        let steps = steps(&tool(&stage, &[command, &[&id]].concat()));
         let new = stage.ours();
         assert!(steps.len() > 10, "{steps:?}");
         for step in &steps {
@@ -149,7 +149,7 @@ fn whenever_a_move_or_a_removal_is_killed_the_chain_is_the_old_or_the_new_one() 
             }
             let (id, old) = set();
             let command = [command, &[&id]].concat();
-            kills += usize::from(killed_before(&stage, step, &command));
+            kills += usize::from(killed_before(&tool(&stage, &command), step));
             let after = stage.ours();
             assert_eq!(after, stage.theirs(), "{command:?} killed before {step:?}");
             assert!(after == old || after == new, "{command:?} before {step:?}: {after:?}");
