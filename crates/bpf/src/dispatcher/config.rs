@@ -92,6 +92,13 @@ impl Actions {
         Action::ALL.into_iter().filter(|action| self.0 & (1 << action.code()) != 0).collect()
     }
 
+    /// The same with `known` for those that the kernel knows.
+    #[must_use]
+    pub fn with_known(self, known: ActionSet) -> Self {
+        let others = self.0 & !Self::from(Action::ALL.into_iter().collect::<ActionSet>()).0;
+        Self(others | Self::from(known).0)
+    }
+
     /// Whether PASS is all there is: what a lone program means wherever it runs.
     #[must_use]
     pub fn is_pass(self) -> bool {
@@ -250,6 +257,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn deciding_on_the_kernels_verdicts_leaves_all_others(bits: u32, known in 0u8..32) {
+            let bit = |action: &Action| known & 1 << action.code() != 0;
+            let known: ActionSet = Action::ALL.into_iter().filter(bit).collect();
+            let decided = Actions::from_bits(bits).with_known(known);
+            prop_assert_eq!(decided.known(), known);
+            prop_assert_eq!(decided.bits() >> 5, Actions::from_bits(bits).bits() >> 5);
+        }
+
         #[test]
         fn what_is_written_is_read(config in any_config()) {
             let bytes = config.encode();

@@ -188,14 +188,15 @@ impl Store {
     }
 }
 
-/// A program of somebody else's that stays, as is decided about it.
+/// A program of somebody else's that stays, as is decided about it. Verdicts that the kernel does
+/// not know and that programs use among themselves are nobody's to decide.
 fn decided<'a>(component: &Component, others: &[OtherChange]) -> Wanted<'a> {
     let kept = Wanted::kept(component);
     match others.iter().find(|change| change.id == component.id) {
         Some(change) => Wanted {
             source: Source::Kept(component.id),
             priority: change.priority,
-            actions: change.chain_call_actions.into(),
+            actions: component.actions.with_known(change.chain_call_actions),
         },
         None => kept,
     }
