@@ -44,7 +44,7 @@ pub fn probe() -> Result<Probe, Error> {
     };
     Ok(Probe {
         stack_rounding,
-        freplace: freplace(),
+        freplace: crate::dispatcher::freplace(),
         jit: kernel::program_info(trivial.as_fd())?.jited_bytes > 0,
         tells_features: release_at_least(6, 3),
         page_size: u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX),
@@ -64,17 +64,6 @@ fn try_load(instructions: &[Insn]) -> std::io::Result<OwnedFd> {
         place: Place::Anywhere,
     };
     load.load().map(|(program, _)| program).map_err(|refused| refused.error)
-}
-
-fn freplace() -> Result<(), String> {
-    let (code, _) = crate::messages::capture(|| {
-        // SAFETY: no options.
-        unsafe { sys::libbpf_probe_bpf_prog_type(sys::BPF_PROG_TYPE_EXT, std::ptr::null()) }
-    });
-    match code {
-        1.. => Ok(()),
-        _ => Err("the kernel refuses program type EXT".into()),
-    }
 }
 
 /// The release of libbpf that is built in, such as `1.7`.

@@ -148,15 +148,18 @@ impl Dispatcher {
         options: &Options,
         mut edit: impl FnMut(&[Component]) -> Result<Vec<Wanted<'p>>, DispatcherError>,
     ) -> Result<Changed, DispatcherError> {
-        let mut lock = self.lock()?;
+        let lock = self.lock()?;
         let mut pause = Duration::from_micros(20);
         for tries in 1..=TRIES {
             match self.attempt(interface_index, options, &mut edit, &lock)? {
                 Try::Done(changed, slots) => {
                     let mut changed = Changed { tries, ..changed };
                     if let Some(before) = changed.before {
-                        lock = self.let_readers_go_first(lock)?;
-                        let unpinned = self.unpin(interface_index, before, slots, &lock);
+                        // The change is made: what keeps its leftovers from going is no failure.
+                        let busy = lock.was_waited_for || tries > 1;
+                        let unpinned = self.let_readers_go_first(lock, busy).and_then(|lock| {
+                            Ok(self.unpin(interface_index, before, slots, &lock)?)
+                        });
                         changed.leftover = unpinned.err().map(|e| e.to_string());
                     }
                     return Ok(changed);

@@ -7,6 +7,7 @@ use crate::error::Error;
 use pointsman_model::observed::AttachMode;
 use rustix::io::Errno;
 use std::io;
+use std::time::Duration;
 
 /// An error that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +76,15 @@ pub enum DispatcherError {
         why: Legacy,
     },
     /// The lock is held by another process.
-    #[error("{path} is locked by another process for {seconds} s: lsof {path} shows which")]
+    #[error(
+        "{path} is locked by another process for {} s: lsof {path} shows which",
+        patience.as_secs_f32()
+    )]
     Locked {
         /// The directory.
         path: String,
         /// How long it was waited for.
-        seconds: u64,
+        patience: Duration,
     },
     /// The chain runs in another mode.
     #[error(
