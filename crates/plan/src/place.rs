@@ -160,8 +160,9 @@ pub(crate) fn place(
                 }
             };
             if others > 0 {
+                let programs = if others == 1 { "program" } else { "programs" };
                 let message = format!(
-                    "{name} runs {others} programs of others beside the chain, {is}, and {needs} \
+                    "{name} runs {others} {programs} of others beside the chain, {is}, and {needs} \
                      would need them gone: `xdp-loader status {name}` lists them"
                 );
                 return Err(obstacle(RefusalReason::ForeignProgram, inner, message));

@@ -1,6 +1,8 @@
 //! The daemon beside the packaged libxdp, on one interface.
 
 mod beside;
+mod bounds;
+mod glass;
 mod lists;
 mod policy;
 mod repairs;
