@@ -3,9 +3,13 @@
 mod beside;
 mod bounds;
 mod glass;
+mod interfaces;
+mod kills;
 mod lists;
 mod policy;
 mod repairs;
+mod sockets;
+mod told;
 
 use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::dispatcher::{Stage, path, rows, text, well};

@@ -5,6 +5,6 @@ mod beside;
 mod kills;
 mod races;
 mod slots;
-mod sockets;
+pub(super) mod sockets;
 mod tool;
 mod versions;
