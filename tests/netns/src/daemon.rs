@@ -4,18 +4,18 @@ use crate::bpffs::Bpffs;
 use crate::netns::Netns;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use std::io::Write as _;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A host: directories of its own, a BPF filesystem of its own. The daemon comes and goes.
 #[derive(Debug)]
 pub struct Host {
     /// Where the pins go.
-    pub bpffs: Bpffs,
+    pub bpffs: Arc<Bpffs>,
     check_interval: u32,
     directory: tempfile::TempDir,
 }
@@ -28,6 +28,10 @@ pub struct Daemon {
     /// Open for as long as the daemon may tell how it is.
     _notify: UnixDatagram,
 }
+
+/// How long may pass until something that must come has come: on an emulated machine that shares its
+/// CPUs, too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command answered.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ impl Host {
     /// The kernel's answer; it takes root.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("pointsman-host-").tempdir()?;
-        Ok(Self { bpffs: Bpffs::mount()?, check_interval: 1, directory })
+        Ok(Self { bpffs: Arc::new(Bpffs::mount()?), check_interval: 1, directory })
     }
 
     /// Makes one whose daemon looks at it only when something tells it to.
@@ -94,11 +98,11 @@ impl Host {
     /// Starts the daemon in `netns` and waits until it says that it is ready.
     ///
     /// # Errors
-    /// It ends instead, or says nothing for 20 seconds.
+    /// It ends instead, or says nothing.
     pub fn start(&self, netns: &Netns) -> Result<Daemon> {
         let path = self.path(&format!("notify-{}", crate::unique()));
         let notify = UnixDatagram::bind(&path)?;
-        notify.set_read_timeout(Some(Duration::from_secs(20)))?;
+        notify.set_read_timeout(Some(PATIENCE))?;
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
         let mut command = self.command();
         command.env("NOTIFY_SOCKET", &path).stderr(log);
@@ -204,11 +208,11 @@ impl Daemon {
     pub fn hook_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
-            let hook = self.hook();
+            let hook = only_hook(&self.peek());
             if is(&hook) {
                 return hook;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "no {what}: {hook:#}");
+            assert!(start.elapsed() < PATIENCE, "no {what}: {hook:#}");
         }
     }
 
@@ -219,21 +223,35 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn hook(&self) -> Value {
-        let status = self.status();
-        let hooks = status["hooks"].as_array().expect("hooks");
-        assert_eq!(hooks.len(), 1, "{status:#}");
-        hooks[0].clone()
+        only_hook(&self.status())
+    }
+
+    /// The status as the socket gives it, without a process of its own: for asking over and over.
+    ///
+    /// # Panics
+    /// The daemon does not answer.
+    #[track_caller]
+    #[must_use]
+    pub fn peek(&self) -> Value {
+        let mut stream = UnixStream::connect(&self.socket).expect("the daemon listens");
+        let request = "GET /v1/status HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(body).expect("JSON")
     }
 
     /// Asks for the status until it is as expected, and returns it.
     ///
     /// # Panics
-    /// It is not within 20 seconds.
+    /// It does not become so.
     #[track_caller]
     pub fn until(&self, expected: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = self.status();
+            let status = self.peek();
             if expected(&status) {
                 return status;
             }
@@ -264,6 +282,14 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn only_hook(status: &Value) -> Value {
+    match status["hooks"].as_array().map(Vec::as_slice) {
+        Some([hook]) => hook.clone(),
+        _ => panic!("not one hook: {status:#}"),
     }
 }
 

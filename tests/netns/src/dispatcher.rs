@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 /// A veth pair and a BPF filesystem, for dispatchers on `v1`.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Stage {
     /// Where packets come from and go to.
     pub pair: Pair,
     /// Where the pins are.
-    pub bpffs: Bpffs,
+    pub bpffs: Arc<Bpffs>,
     /// Ours.
     pub dispatcher: Dispatcher,
 }
@@ -44,11 +45,20 @@ impl Stage {
     /// It takes root.
     #[must_use]
     pub fn set(test: &str) -> Option<Self> {
+        Self::set_in(test, || Arc::new(Bpffs::mount().expect("root")))
+    }
+
+    /// A stage with pins where a daemon has its own.
+    ///
+    /// # Panics
+    /// It takes root.
+    #[must_use]
+    pub fn set_in(test: &str, bpffs: impl FnOnce() -> Arc<Bpffs>) -> Option<Self> {
         if let Err(why) = freplace() {
             crate::skip(test, &why);
             return None;
         }
-        let bpffs = Bpffs::mount().expect("root");
+        let bpffs = bpffs();
         let dispatcher = Dispatcher::at(bpffs.path());
         Some(Self { pair: Pair::new().expect("root"), bpffs, dispatcher })
     }

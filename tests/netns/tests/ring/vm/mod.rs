@@ -1,5 +1,6 @@
 mod builtins;
 mod chain;
+mod daemon;
 mod dispatcher;
 mod doctor;
 mod equivalence;

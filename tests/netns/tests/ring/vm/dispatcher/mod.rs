@@ -14,7 +14,7 @@ mod looks;
 mod races;
 mod repairs;
 mod slots;
-mod sockets;
+pub(super) mod sockets;
 mod tool;
 mod versions;
 

@@ -12,13 +12,13 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 /// A socket on `v1`, in a process of its own.
-struct Socket {
+pub(in crate::vm) struct Socket {
     child: Child,
     answers: BufReader<ChildStdout>,
 }
 
 impl Socket {
-    fn open(stage: &Stage) -> Self {
+    pub(in crate::vm) fn open(stage: &Stage) -> Self {
         let spawn = || {
             let mut command = stage.command(&peer_path("xsk_socket"), &["v1"]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("spawn")
@@ -45,7 +45,7 @@ impl Socket {
 
     /// Sends a few datagrams and fails unless all of them come.
     #[track_caller]
-    fn receives(&mut self, stage: &Stage) {
+    pub(in crate::vm) fn receives(&mut self, stage: &Stage) {
         const DATAGRAMS: usize = 5;
         let wanted = self.count() + DATAGRAMS;
         stage.pair.left.run(|| {
@@ -62,7 +62,7 @@ impl Socket {
     }
 
     /// Closes it as an application does.
-    fn close(mut self) {
+    pub(in crate::vm) fn close(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().expect("an end").success());
     }
