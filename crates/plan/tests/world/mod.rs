@@ -45,8 +45,11 @@ struct Xdp {
     /// Per program: priority, actions, enforce, slot of its own; `None`: not in the chain.
     chain: Vec<Option<Entry>>,
     /// What is decided about programs of others: priority, actions.
-    others: Vec<(&'static str, Option<u32>, Option<Vec<&'static str>>)>,
+    others: Vec<Decision>,
 }
+
+/// A name, a priority, actions.
+type Decision = (&'static str, Option<u32>, Option<Vec<&'static str>>);
 
 type Entry = (u32, Vec<&'static str>, bool, bool);
 
