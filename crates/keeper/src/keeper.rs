@@ -16,6 +16,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::rc::Rc;
@@ -135,7 +136,8 @@ struct Keeper<F> {
     link_blocked: bool,
     buffer: Vec<u8>,
     signals: Signals,
-    stopping: bool,
+    /// The signal that ends the daemon and us.
+    stopping: Option<Signal>,
     swapping: bool,
     /// A daemon of ours has served.
     served: bool,
@@ -184,7 +186,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             link_blocked: false,
             buffer: wire::datagram_buffer(),
             signals,
-            stopping: false,
+            stopping: None,
             swapping: false,
             served: false,
             max_clients: limit,
@@ -226,7 +228,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             if engine_ended && let Some(code) = self.on_end()? {
                 return Ok(code);
             }
-            if self.stopping && self.engine.is_none() {
+            if self.stopping.is_some() && self.engine.is_none() {
                 return Ok(0);
             }
             self.on_time();
@@ -278,7 +280,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         let heard =
             if signal == Signal::INT { &self.signals.interrupt } else { &self.signals.terminate };
         drain(heard);
-        self.stopping = true;
+        self.stopping = Some(signal);
         self.start_again = None;
         systemd::notify("STOPPING=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
         if let Some(engine) = &self.engine {
@@ -288,7 +290,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
 
     fn swap(&mut self) {
         drain(&self.signals.swap);
-        if self.stopping {
+        if self.stopping.is_some() {
             return;
         }
         self.notice(&Notice::Swapping);
@@ -350,15 +352,14 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             match wire::receive_with(engine.link.as_fd(), buffer, RecvFlags::DONTWAIT) {
                 Ok(received) if received.length > 0 && !received.cut => self.understand(received),
                 Err(Errno::AGAIN) => return,
-                // Its end is near, or it is beside itself: without a link it is of no use.
-                Ok(received) => {
+                // Its end is near, and its pidfd tells of it.
+                Ok(wire::Received { length: 0, .. }) | Err(_) => {
                     let _ = epoll::delete(&*self.epoll, &engine.link);
-                    engine.signal(if received.cut { Signal::KILL } else { Signal::TERM });
                     return;
                 }
-                Err(_) => {
-                    let _ = epoll::delete(&*self.epoll, &engine.link);
-                    engine.signal(Signal::TERM);
+                Ok(_) => {
+                    engine.signal(Signal::KILL);
+                    self.notice(&Notice::Nonsense("a datagram that is cut off"));
                     return;
                 }
             }
@@ -405,7 +406,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         if let Some(engine) = &mut self.engine {
             engine.ready.get_or_insert_with(Instant::now);
         }
-        if !self.stopping {
+        if self.stopping.is_none() {
             systemd::notify("READY=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
         }
     }
@@ -465,8 +466,11 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         // Its end is known, but others may still have its link.
         let _ = epoll::delete(&*self.epoll, &engine.pidfd);
         let _ = epoll::delete(&*self.epoll, &engine.link);
-        if self.stopping || !self.served {
-            return Ok(Some(engine::code(status)));
+        if self.stopping.is_some() || !self.served {
+            // One that was still starting, and knew no signals yet, ended as it was told to.
+            let told = self.stopping.map(Signal::as_raw);
+            let as_told = engine.ready.is_none() && told.is_some() && told == status.signal();
+            return Ok(Some(if as_told { 0 } else { engine::code(status) }));
         }
         self.restart(status, engine.ready);
         Ok(None)

@@ -1,7 +1,9 @@
 //! The daemon from its arguments to its end.
 //!
-//! Four threads: this one runs the socket and waits for signals, one is the engine, one waits for
-//! the document to be replaced, one for interfaces to change. However the daemon ends, everything
+//! Its parent is the keeper, which has the sockets of its clients ([`crate::keep`]).
+//!
+//! Five threads: this one runs the socket and waits for signals, one is the engine, one waits for
+//! the document to be replaced, one for interfaces to change, one for clients to ask. However the daemon ends, everything
 //! stays attached.
 
 use crate::args::Args;
@@ -12,7 +14,8 @@ use crate::lock::{Lock, LockError};
 use crate::serve::Limits;
 use crate::state::StateError;
 use crate::watch::{Watch, WatchError};
-use crate::{http, notify};
+use crate::{door, http, notify};
+use pointsman_keeper::link::{Link, LinkError};
 use pointsman_netdev::Events;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -55,6 +58,9 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    /// There is no keeper, or it has ended.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A thread or a signal handler could not be had.
     #[error("cannot start {what}: {source}")]
     Start {
@@ -71,17 +77,21 @@ pub enum DaemonError {
     EngineDied,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. Without a link there is nobody to tell of clients.
 ///
 /// # Errors
 /// [`DaemonError`]: one line that names the thing.
 pub fn run(
     args: &Args,
+    link: Option<Link>,
     kernel: impl FnOnce(&Path) -> Result<Box<dyn Kernel>, KernelError>,
 ) -> Result<(), DaemonError> {
-    disk::create_directory(&args.run_dir)?;
     disk::create_directory(&args.state_dir)?;
-    let _run = Lock::take(&args.run_dir, "--run-dir")?;
+    let _run = match link {
+        // It holds the lock.
+        Some(_) => None,
+        None => Some(lock_run_dir(args)?),
+    };
     let _state = Lock::take(&args.state_dir, "--state-dir")?;
     let kernel = kernel(&args.bpffs)?;
     let document = args.document();
@@ -99,10 +109,17 @@ pub fn run(
     let pid_file = args.run_dir.join("engine.pid");
     Disk::default().replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())?;
 
+    let kept = link.is_some();
+    let (clients, answers) = link.map(Link::split).unzip();
     let (handle, messages) = Handle::new();
+    let replies = answers.clone();
     let (alive, ended) = oneshot::channel();
     let ready = move || {
-        notify::ready();
+        match answers {
+            // It tells the service manager. Where it has ended, so will we.
+            Some(mut keeper) => drop(keeper.ready()),
+            None => notify::ready(),
+        }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     };
     let run_engine = move || {
@@ -114,16 +131,32 @@ pub fn run(
     spawn_watch(watch, handle.clone()).map_err(start("watching the document"))?;
     spawn_interfaces(interfaces, handle.clone()).map_err(start("watching the interfaces"))?;
 
+    let (keeper_gone, keeper_lost) = oneshot::channel();
+    if let (Some(receiver), Some(sender)) = (clients, replies) {
+        let run = move || drop(keeper_gone.send(door::serve(receiver, sender)));
+        let door = thread::Builder::new().name("door".into()).spawn(run);
+        door.map_err(start("answering clients"))?;
+    }
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(start("the socket's runtime"))?;
-    let result = runtime.block_on(serve(listener, handle, ended, &socket));
+    let result = runtime.block_on(serve(listener, handle, ended, (kept, keeper_lost), &socket));
     // So that clients say "not running" rather than "refused". The next start removes them too.
     let _ = std::fs::remove_file(&socket);
     let _ = std::fs::remove_file(&pid_file);
     result
+}
+
+/// Makes the run directory if it is not there, and takes its lock.
+///
+/// # Errors
+/// [`DaemonError::Lock`] names the process that has it.
+pub fn lock_run_dir(args: &Args) -> Result<Lock, DaemonError> {
+    disk::create_directory(&args.run_dir)?;
+    Ok(Lock::take(&args.run_dir, "--run-dir")?)
 }
 
 fn start(what: &'static str) -> impl Fn(io::Error) -> DaemonError {
@@ -162,6 +195,7 @@ async fn serve(
     listener: UnixListener,
     engine: Handle,
     mut ended: oneshot::Receiver<()>,
+    (kept, keeper): (bool, oneshot::Receiver<LinkError>),
     socket: &Path,
 ) -> Result<(), DaemonError> {
     let catch = |kind| {
@@ -175,13 +209,17 @@ async fn serve(
     let result = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => {
             tracing::info!(signal = name, "stopping; everything stays attached");
-            notify::stopping();
+            if !kept {
+                notify::stopping();
+            }
             engine.tell(Message::Stop);
             // A plan under way is carried out to its end; so are requests that came before.
             let _ = (&mut ended).await;
             Ok(())
         }
         _ = &mut ended => Err(DaemonError::EngineDied),
+        // Without a keeper the sender is gone from the start.
+        Ok(error) = keeper => Err(error.into()),
         served = &mut server => {
             let source = match served {
                 Ok(Err(source)) => source,
