@@ -63,6 +63,7 @@ impl Written {
         self.write(record(connection, Change::Cpuset(cpuset)));
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "steps read better with what they ask")]
     fn ask(&mut self, connection: u64, sequence: u64, ask: Ask) -> Kept {
         let decision = self.desk.decide(connection, sequence, &ask);
         if let Some(record) = decision.record {
