@@ -19,6 +19,7 @@ pub mod history;
 pub mod host;
 pub mod http;
 pub mod kernel;
+pub mod leases;
 pub mod lock;
 pub mod logging;
 mod look;

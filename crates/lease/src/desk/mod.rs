@@ -77,7 +77,7 @@ impl Desk {
     /// How many lcores are held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.clients.values().map(|client| client.leases.len()).sum()
+        self.cpus.len() + self.tokens.values().map(BTreeSet::len).sum::<usize>()
     }
 
     /// Which dialect a client has told, and when.
