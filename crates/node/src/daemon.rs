@@ -9,10 +9,12 @@ use crate::disk::{self, Disk, StorageError};
 use crate::engine::{Engine, Handle, Message};
 use crate::host::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
+use crate::resolve::MAX_OBJECT;
 use crate::serve::Limits;
-use crate::state::StateError;
+use crate::state::{StateError, StateFile};
+use crate::store::Store;
 use crate::watch::{Watch, WatchError};
-use crate::{http, notify};
+use crate::{http, leases, notify};
 use pointsman_netdev::Events;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -85,7 +87,12 @@ pub fn run(
     let _state = Lock::take(&args.state_dir, "--state-dir")?;
     let kernel = kernel(&args.bpffs)?;
     let document = args.document();
-    let engine = Engine::open(kernel, &args.state_dir, &document)?
+    let (leases, asked) = leases::Handle::new().map_err(start("the leases"))?;
+    let observer = leases.clone();
+    let state = StateFile::open(&args.state_dir)?
+        .observed_by(move |text| observer.tell(leases::Message::Document(text)));
+    let objects = Store::open(&args.state_dir.join("objects"), MAX_OBJECT)?;
+    let engine = Engine::with(kernel, state, objects, &args.state_dir, &document)
         .checking_every(Duration::from_secs(args.check_interval))
         .keeping(usize::from(args.keep_generations));
     // Before the document is read for the first time, so that no change is missed in between.
@@ -171,7 +178,8 @@ async fn serve(
         (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let (stop, stopped) = oneshot::channel::<()>();
     let until = async move { drop(stopped.await) };
-    let mut server = tokio::spawn(http::serve(listener, engine.clone(), Limits::default(), until));
+    let mut server =
+        tokio::spawn(http::serve(listener, engine.clone(), leases, Limits::default(), until));
     let result = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => {
             tracing::info!(signal = name, "stopping; everything stays attached");

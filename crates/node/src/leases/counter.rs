@@ -322,9 +322,8 @@ impl Counter {
 
     fn clear(&mut self, id: u64, asker: &Asker) -> Result<ClearReport, Problem> {
         let administrators = self.desk.policy().access.administrators.as_ref();
-        let groups: Vec<u32> = asker.gid.into_iter().collect();
         let may = administrators.is_none_or(|people| {
-            asker.uid.is_some_and(|uid| uid == 0 || people.include(uid, &groups))
+            asker.uid.is_some_and(|uid| uid == 0 || people.include(uid, &asker.groups))
         });
         if !may {
             let title = "only an administrator may do that: root, or one of \

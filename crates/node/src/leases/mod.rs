@@ -36,8 +36,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 pub struct Asker {
     /// Its user; `None`: the kernel does not tell.
     pub uid: Option<u32>,
-    /// Its group.
-    pub gid: Option<u32>,
+    /// Its groups.
+    pub groups: Vec<u32>,
 }
 
 /// What the thread is asked or told beside what clients ask.
