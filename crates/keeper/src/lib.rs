@@ -5,9 +5,26 @@
 //! requests and holds each until its answer has come; it never looks into one. A daemon that starts
 //! is told every open connection and every unanswered request, so clients notice nothing.
 //!
-//! Who calls it: `pointsman-node` is the keeper, and its child, `pointsman-node engine`, is the
-//! other end of the link.
+//! Who calls it: `pointsman-node` is the keeper ([`run`]), and its child, `pointsman-node engine`,
+//! is the other end of the link.
+//!
+//! One thread, epoll, nothing that waits for a client or for the daemon. What one client takes of
+//! memory has a constant bound; one that does not read, floods or sends garbage holds up itself.
 #![forbid(unsafe_code)]
 
+mod backoff;
+mod client;
+mod clients;
+mod engine;
+mod keeper;
+mod ledger;
 pub mod link;
+mod listen;
+mod notice;
+mod systemd;
 mod wire;
+
+pub use engine::Program;
+pub use keeper::{Config, DEFAULT_LONGEST_DELAY, DEFAULT_MAX_CLIENTS, KeeperError, Signals, run};
+pub use listen::{Listen, ListenError};
+pub use notice::{Level, Notice};

@@ -13,6 +13,7 @@
 use crate::wire::{self, Batch, Message, Tag};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -156,12 +157,15 @@ pub struct Link {
 
 impl Link {
     /// Takes over the link that the keeper gave as standard input, and puts `/dev/null` there.
+    /// From now on the kernel kills this process when the keeper ends.
     ///
     /// # Errors
     /// As [`Link::open`]; [`LinkError::Garbled`] or [`LinkError::Io`] where standard input is
     /// something else, because nobody but a keeper starts a daemon this way.
     pub fn from_stdin() -> Result<Self, LinkError> {
         let io = |source| LinkError::Io { what: "take over", source };
+        // A keeper that ended before this is noticed by the end of the link.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| io(error.into()))?;
         let socket = io::stdin().as_fd().try_clone_to_owned().map_err(io)?;
         let null = std::fs::File::open("/dev/null").map_err(io)?;
         rustix::stdio::dup2_stdin(&null).map_err(|error| io(error.into()))?;
@@ -261,11 +265,17 @@ impl AsFd for Receiver {
     }
 }
 
-/// What goes.
+/// What goes. Clones share the link: each sends whole datagrams.
 #[derive(Debug)]
 pub struct Sender {
     socket: Arc<OwnedFd>,
     batch: Batch<OwnedFd>,
+}
+
+impl Clone for Sender {
+    fn clone(&self) -> Self {
+        Self { socket: Arc::clone(&self.socket), batch: Batch::default() }
+    }
 }
 
 impl Sender {

@@ -23,6 +23,9 @@ const MAX_DATAGRAM: usize = MAX_MESSAGE + (32 << 10);
 /// The most descriptors beside a datagram. The kernel takes 253 (`SCM_MAX_FD`, net/scm.h).
 const MAX_BESIDE: usize = 128;
 
+/// What a link's socket is to hold: a datagram that is read and one that waits.
+pub(crate) const SOCKET_BUFFER: usize = 2 * MAX_DATAGRAM;
+
 const HEAD: usize = 24;
 
 /// What a message is. The numbers are the protocol of the link; see [`VERSION`].

@@ -10,7 +10,10 @@ use crate::{Kept, Lease, Why};
 use serde::{Deserialize, Serialize};
 
 /// The most CPUs of one request.
-pub const MOST_CPUS: u32 = 1024;
+pub const MOST_CPUS: u32 = 512;
+
+/// The longest part of an error that quotes what a client sent, in characters.
+const LONGEST_QUOTE: usize = 200;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,8 +71,9 @@ pub enum Answer<'a> {
 /// # Errors
 /// [`Why::BadRequest`] with what is wrong.
 pub fn read(bytes: &[u8]) -> Result<Request, Why> {
-    let request: Request = serde_json::from_slice(bytes).map_err(|error| Why::BadRequest {
-        what: format!("the request is not understood: {error}"),
+    let request: Request = serde_json::from_slice(bytes).map_err(|error| {
+        let error: String = error.to_string().chars().take(LONGEST_QUOTE).collect();
+        Why::BadRequest { what: format!("the request is not understood: {error}") }
     })?;
     if let Request::Lease(LeaseRequest { cpus, .. }) = &request
         && !(1..=MOST_CPUS).contains(cpus)
@@ -109,7 +113,7 @@ mod tests {
             b"[]",
             br#"{"lease": {"cpus": 0}}"#,
             br#"{"lease": {}}"#,
-            br#"{"lease": {"cpus": 1025}}"#,
+            br#"{"lease": {"cpus": 513}}"#,
             br#"{"lease": {"cpus": 1, "x": 1}}"#,
             br#"{"lease": {"cpus": 1}, "return": {}}"#,
             br#"{"return": {"ids": [-1]}}"#,
