@@ -44,7 +44,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(http::serve(listener, engine, leases, limits, async {
-                drop(stopped.await)
+                drop(stopped.await);
             }))
         });
         Self { socket, stop, thread }
