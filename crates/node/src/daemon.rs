@@ -11,12 +11,14 @@ use crate::disk::{self, Disk, StorageError};
 use crate::engine::{Engine, Handle, Message};
 use crate::host::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
+use crate::resolve::MAX_OBJECT;
 use crate::serve::Limits;
-use crate::state::StateError;
+use crate::state::{StateError, StateFile};
+use crate::store::Store;
 use crate::watch::{Watch, WatchError};
-use crate::{door, http, notify};
+use crate::{http, leases, notify};
 use pointsman_keeper::link::{Link, LinkError};
-use pointsman_netdev::Events;
+use pointsman_netdev::{Events, Roots};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,9 @@ pub enum DaemonError {
         "the engine ended unexpectedly; running chains stay as they are: start the daemon again"
     )]
     EngineDied,
+    /// Clients were not answered any more.
+    #[error("what answers clients ended unexpectedly; they stay connected: start the daemon again")]
+    LeasesDied,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. Without a link there is nobody to tell of clients.
@@ -95,7 +100,12 @@ pub fn run(
     let _state = Lock::take(&args.state_dir, "--state-dir")?;
     let kernel = kernel(&args.bpffs)?;
     let document = args.document();
-    let engine = Engine::open(kernel, &args.state_dir, &document)?
+    let (leases, asked) = leases::Handle::new().map_err(start("the leases"))?;
+    let observer = leases.clone();
+    let state = StateFile::open(&args.state_dir)?
+        .observed_by(move |text| observer.tell(leases::Message::Document(text)));
+    let objects = Store::open(&args.state_dir.join("objects"), MAX_OBJECT)?;
+    let engine = Engine::with(kernel, state, objects, &args.state_dir, &document)
         .checking_every(Duration::from_secs(args.check_interval))
         .keeping(usize::from(args.keep_generations));
     // Before the document is read for the first time, so that no change is missed in between.
@@ -110,6 +120,8 @@ pub fn run(
     Disk::default().replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())?;
 
     let kept = link.is_some();
+    // Without a keeper there are no connections that a journal could be about.
+    let epoch = link.as_ref().map_or_else(String::new, |link| link.epoch().to_string());
     let (clients, answers) = link.map(Link::split).unzip();
     let (handle, messages) = Handle::new();
     let replies = answers.clone();
@@ -132,18 +144,21 @@ pub fn run(
     spawn_interfaces(interfaces, handle.clone()).map_err(start("watching the interfaces"))?;
 
     let (keeper_gone, keeper_lost) = oneshot::channel();
-    if let (Some(receiver), Some(sender)) = (clients, replies) {
-        let run = move || drop(keeper_gone.send(door::serve(receiver, sender)));
-        let door = thread::Builder::new().name("door".into()).spawn(run);
-        door.map_err(start("answering clients"))?;
-    }
+    let config = leases::Config { run_dir: args.run_dir.clone(), roots: Roots::default() };
+    let (link, happened) = (clients.zip(replies), handle.clone());
+    let serve_clients = move || {
+        drop(keeper_gone.send(leases::run(config, &epoch, link, &asked, happened)));
+    };
+    let spawned = thread::Builder::new().name("leases".into()).spawn(serve_clients);
+    spawned.map_err(start("answering clients"))?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(start("the socket's runtime"))?;
-    let result = runtime.block_on(serve(listener, handle, ended, (kept, keeper_lost), &socket));
+    let result =
+        runtime.block_on(serve(listener, (handle, leases), ended, (kept, keeper_lost), &socket));
     // So that clients say "not running" rather than "refused". The next start removes them too.
     let _ = std::fs::remove_file(&socket);
     let _ = std::fs::remove_file(&pid_file);
@@ -193,9 +208,9 @@ fn spawn_interfaces(events: Events, engine: Handle) -> io::Result<()> {
 
 async fn serve(
     listener: UnixListener,
-    engine: Handle,
+    (engine, leases): (Handle, leases::Handle),
     mut ended: oneshot::Receiver<()>,
-    (kept, keeper): (bool, oneshot::Receiver<LinkError>),
+    (kept, keeper): (bool, oneshot::Receiver<Option<LinkError>>),
     socket: &Path,
 ) -> Result<(), DaemonError> {
     let catch = |kind| {
@@ -205,7 +220,8 @@ async fn serve(
         (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let (stop, stopped) = oneshot::channel::<()>();
     let until = async move { drop(stopped.await) };
-    let mut server = tokio::spawn(http::serve(listener, engine.clone(), Limits::default(), until));
+    let mut server =
+        tokio::spawn(http::serve(listener, engine.clone(), leases, Limits::default(), until));
     let result = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => {
             tracing::info!(signal = name, "stopping; everything stays attached");
@@ -218,8 +234,10 @@ async fn serve(
             Ok(())
         }
         _ = &mut ended => Err(DaemonError::EngineDied),
-        // Without a keeper the sender is gone from the start.
-        Ok(error) = keeper => Err(error.into()),
+        lost = keeper => match lost {
+            Ok(Some(error)) => Err(error.into()),
+            Ok(None) | Err(_) => Err(DaemonError::LeasesDied),
+        },
         served = &mut server => {
             let source = match served {
                 Ok(Err(source)) => source,

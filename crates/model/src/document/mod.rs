@@ -4,6 +4,8 @@
 //! a value in which every name is valid and every reference resolves, or errors that each name
 //! the JSON pointer of the offending place and what was expected there.
 
+mod host;
+mod namespace;
 mod raw;
 mod schema;
 mod strict;
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use strict::Fields;
 use utoipa::ToSchema;
 
+pub use host::{AccessSpec, LcoresSpec, People};
 pub use schema::json_schema;
 
 /// The largest document, in bytes. Objects given inline count; larger ones belong in the store.
@@ -47,6 +50,10 @@ pub struct Document {
     pub namespaces: Namespaces,
     /// The interfaces by name.
     pub interfaces: BTreeMap<InterfaceId, InterfaceSpec>,
+    /// The lcores that instances lease.
+    pub lcores: LcoresSpec,
+    /// Who may have them.
+    pub access: AccessSpec,
 }
 
 /// Network namespaces and where they are found.
@@ -331,7 +338,7 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
     }
     let mut namespaces = Namespaces::new();
     for (name, Fields(namespace)) in raw.namespaces.0 {
-        match check_namespace(namespace) {
+        match namespace::check(namespace) {
             Ok(spec) => drop(namespaces.insert(name, spec)),
             Err((inner, message)) => {
                 errors.push(error(&format!("/namespaces/{name}{inner}"), message));
@@ -348,6 +355,7 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
         let xdp = interface.xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
         interfaces.insert(name, InterfaceSpec { xdp });
     }
+    let lcores = raw.lcores.map(|Fields(lcores)| host::check_lcores(lcores, &mut errors));
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -359,28 +367,9 @@ fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
         programs,
         namespaces,
         interfaces,
+        lcores: lcores.unwrap_or_default(),
+        access: raw.access.map(|Fields(access)| access.into()).unwrap_or_default(),
     })
-}
-
-fn check_namespace(raw: raw::RawNamespace) -> Result<NamespaceSpec, (&'static str, &'static str)> {
-    /// `PATH_MAX` of `linux/limits.h`, less the terminating zero.
-    const LONGEST_PATH: usize = 4095;
-    /// `PID_MAX_LIMIT` of `linux/threads.h`.
-    const MAX_PID: u32 = 4 << 20;
-    let raw::RawNamespace { name, path, pid } = raw;
-    match (name, path, pid) {
-        (Some(name), None, None) => Ok(NamespaceSpec::Name(name)),
-        (None, Some(path), None) if path.len() > LONGEST_PATH => {
-            Err(("/path", "expected a path of at most 4095 bytes"))
-        }
-        (None, Some(path), None) if path.starts_with('/') && !path.contains('\0') => {
-            Ok(NamespaceSpec::Path(path.into()))
-        }
-        (None, Some(_), None) => Err(("/path", "expected an absolute path")),
-        (None, None, Some(pid @ 1..=MAX_PID)) => Ok(NamespaceSpec::Pid(pid)),
-        (None, None, Some(_)) => Err(("/pid", "expected a number from 1 to 4194304")),
-        _ => Err(("", "expected exactly one of `name`, `path` and `pid`")),
-    }
 }
 
 impl ProgramSpec {
