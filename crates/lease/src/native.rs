@@ -131,7 +131,7 @@ mod tests {
         let few = Kept::Refused(Why::TooFew { wanted: 3, available: 1 });
         assert_eq!(
             text(&few),
-            r#"{"refused":{"kind":"too_few","wanted":3,"available":1,"message":"3 CPUs are asked for, 1 that fit are free"}}"#
+            r#"{"refused":{"kind":"too_few","wanted":3,"available":1,"message":"CPUs asked for: 3, that fit and are free: 1"}}"#
         );
     }
 }

@@ -7,7 +7,7 @@ use crate::{Change, Desk, Lease, Record};
 pub struct Told {
     /// For the log. Scripts that watch the original look for `lcore N` and `pid P` in one line.
     pub log: Vec<String>,
-    /// For the event log.
+    /// For the event log, from which it gets into the log too.
     pub event: Option<Line>,
 }
 
@@ -42,8 +42,11 @@ impl Desk {
                     claim.pid, claim.hostname
                 );
                 // One that registers again and again is no news.
-                told.event = client.claim.is_none().then(|| Line::Registered(said.clone()));
-                told.log.push(said);
+                if client.claim.is_none() {
+                    told.event = Some(Line::Registered(said));
+                } else {
+                    told.log.push(said);
+                }
             }
             Change::Leased { leases, .. } => {
                 told.log = leases.iter().map(|lease| line("assigned to", lease)).collect();
@@ -67,7 +70,6 @@ impl Desk {
                     format!("instance {connection} ({name}) ended; {} came back", lcores(count));
                 told.log = client.leases.values().map(|lease| line("freed from", lease)).collect();
                 if client.claim.is_some() || count > 0 {
-                    told.log.push(said.clone());
                     told.event = Some(Line::Ended(said));
                 }
             }

@@ -71,7 +71,7 @@ pub enum Why {
         uid: u32,
     },
     /// There are not as many CPUs as asked for.
-    #[error("{wanted} CPUs are asked for, {available} that fit are free")]
+    #[error("CPUs asked for: {wanted}, that fit and are free: {available}")]
     TooFew {
         /// Asked for.
         wanted: u32,

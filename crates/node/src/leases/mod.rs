@@ -11,6 +11,9 @@ mod people;
 mod throttle;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use crate::engine;
 use crate::problem;
 use counter::Counter;
