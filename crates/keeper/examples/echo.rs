@@ -7,6 +7,7 @@
 //! | `CRSA` | answers, and dies |
 //! | `CLOS` | closes the connection |
 //! | `MUTE` | does not answer |
+//! | `LATE` | does not answer the first time it sees this request |
 //! | `NULL` | puts `/dev/null` beside the answer |
 //! | `BACK` | puts beside the answer what was beside the request |
 //! | `COUN` | answers how many connections it knows, as 8 bytes in the record's order |
@@ -53,6 +54,7 @@ fn keeper(directory: PathBuf, max_clients: usize) -> Result<ExitCode, Box<dyn Er
             terminate: hear(SIGTERM)?,
             swap: hear(SIGHUP)?,
         },
+        fd_store: std::env::var_os("ECHO_FD_STORE").is_some(),
     };
     let code = pointsman_keeper::run(config, |notice| eprintln!("{notice}"))?;
     Ok(ExitCode::from(code))
@@ -103,9 +105,10 @@ fn engine(directory: &Path) -> Result<Never, Box<dyn Error>> {
                     let what: [u8; 4] =
                         std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0));
                     match &what {
-                        b"CRSH" if File::create_new(marker).is_ok() => std::process::abort(),
+                        b"CRSH" if File::create_new(&marker).is_ok() => std::process::abort(),
                         b"CLOS" => reply = ToKeeper::Close { connection },
                         b"MUTE" => continue,
+                        b"LATE" if File::create_new(&marker).is_ok() => continue,
                         b"NULL" => descriptors.push(File::open("/dev/null")?.into()),
                         b"COUN" => bytes[4..12].copy_from_slice(&open.to_ne_bytes()),
                         b"BACK" => {}

@@ -1,5 +1,6 @@
 //! One connection: its socket, and what is asked on it.
 
+use crate::handover::{SavedClient, save_client};
 use crate::ledger::Ledger;
 use crate::link::{Kind, MAX_DESCRIPTORS};
 use crate::wire;
@@ -39,6 +40,17 @@ pub(crate) enum Broken {
 }
 
 impl Client {
+    /// One that a keeper before had.
+    pub(crate) fn resume(socket: OwnedFd, saved: SavedClient<Rc<OwnedFd>>) -> Self {
+        let SavedClient { kind, ended, ledger } = saved;
+        Self { ledger, ended, ..Self::new(socket, kind) }
+    }
+
+    /// What a keeper to come has to know of it, if it can be handed on.
+    pub(crate) fn save(&self, id: u64, state: &mut Vec<u8>) -> bool {
+        !self.closing && save_client(state, id, (self.kind, self.ended), &self.ledger)
+    }
+
     pub(crate) fn new(socket: OwnedFd, kind: Kind) -> Self {
         Self {
             socket: Rc::new(socket),

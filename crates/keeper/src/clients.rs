@@ -1,7 +1,9 @@
 //! All connections, and what the daemon is to be told of them.
 
 use crate::client::{Broken, Client};
-use crate::link::{Kind, MAX_MESSAGE};
+use crate::handover::{SavedClient, name_of, save_head};
+use crate::link::{Epoch, Kind, MAX_MESSAGE};
+use crate::systemd;
 use crate::wire::{Batch, Tag};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -33,6 +35,8 @@ pub(crate) struct Clients {
     /// The last id given; ids are never used twice.
     last: u64,
     limit: usize,
+    /// The service manager keeps the sockets for a keeper to come.
+    stores: bool,
     turned_away: VecDeque<OwnedFd>,
     scratch: Vec<u8>,
 }
@@ -45,6 +49,7 @@ impl Clients {
             notes: VecDeque::new(),
             last: 0,
             limit,
+            stores: false,
             turned_away: VecDeque::new(),
             scratch: vec![0; MAX_MESSAGE + 1],
         }
@@ -65,14 +70,57 @@ impl Clients {
             return Ok(false);
         }
         let id = self.last + 1;
-        let mut client = Client::new(socket, kind);
+        self.insert(id, Client::new(socket, kind))?;
+        self.last = id;
+        Ok(true)
+    }
+
+    fn insert(&mut self, id: u64, mut client: Client) -> Result<(), Errno> {
         client.interest = client.wants();
         epoll::add(&*self.epoll, &*client.socket, EventData::new_u64(id), client.interest)?;
-        self.last = id;
+        if self.stores {
+            // Kept or not, it is served; one that is not kept ends with this keeper.
+            let _ = systemd::store(&name_of(id), &*client.socket);
+        }
         client.queued = true;
         self.notes.push_back(Note::Connection(id));
         self.table.insert(id, client);
-        Ok(true)
+        Ok(())
+    }
+
+    /// From now on the service manager has every connection, too.
+    pub(crate) fn store(&mut self) {
+        self.stores = true;
+    }
+
+    /// Takes over what a keeper before had, with the sockets that are still there.
+    pub(crate) fn resume(
+        &mut self,
+        last: u64,
+        clients: BTreeMap<u64, SavedClient<Rc<OwnedFd>>>,
+        sockets: &mut BTreeMap<u64, OwnedFd>,
+    ) -> Result<(), Errno> {
+        self.last = last;
+        for (id, saved) in clients {
+            if let Some(socket) = sockets.remove(&id) {
+                self.insert(id, Client::resume(socket, saved))?;
+                if self.settle(id).is_err() {
+                    self.end(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a keeper to come has to know; connections that cannot be handed on end here.
+    pub(crate) fn save(&self, epoch: Epoch) -> Vec<u8> {
+        let mut state = save_head(epoch, self.last);
+        for (id, client) in &self.table {
+            if !client.save(*id, &mut state) {
+                client.shut();
+            }
+        }
+        state
     }
 
     /// Something happened on a connection. Tells why it was closed, if it misbehaved.

@@ -63,6 +63,9 @@ pub struct Config {
     pub longest_delay: Duration,
     /// Where signals are heard of.
     pub signals: Signals,
+    /// Whether the service manager keeps our sockets (`FileDescriptorStoreMax=`). Then SIGTERM hands
+    /// the clients to the keeper that it starts next; if it starts none, it closes them.
+    pub fd_store: bool,
 }
 
 /// Descriptors that become readable by a signal, and are non-blocking.
@@ -115,7 +118,10 @@ pub fn run(config: Config, tell: impl FnMut(&Notice)) -> Result<u8, KeeperError>
     Keeper::new(config, tell)?.run()
 }
 
+mod kept;
 mod relay;
+
+use kept::{Kept, STORED, new_epoch};
 
 struct Keeper<F> {
     epoch: Epoch,
@@ -135,6 +141,7 @@ struct Keeper<F> {
     link_blocked: bool,
     buffer: Vec<u8>,
     signals: Signals,
+    fd_store: bool,
     /// The signal that ends the daemon and us.
     stopping: Option<Signal>,
     swapping: bool,
@@ -146,11 +153,10 @@ struct Keeper<F> {
 
 impl<F: FnMut(&Notice)> Keeper<F> {
     fn new(config: Config, tell: F) -> Result<Self, KeeperError> {
-        let Config { listen, program, max_clients, longest_delay, signals } = config;
+        let Config { listen, program, max_clients, longest_delay, signals, fd_store } = config;
+        let fd_store = fd_store && systemd::is_there();
+        let mut kept = Kept::take(fd_store);
         let mut notices = Notices::new(tell);
-        let mut epoch = [0; 16];
-        rustix::rand::getrandom(&mut epoch, rustix::rand::GetRandomFlags::empty())
-            .map_err(io_error("get a random name"))?;
         let limit = files_for(max_clients);
         if limit < max_clients {
             let notice = Notice::FewerClients { wanted: max_clients, limit };
@@ -165,15 +171,34 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         watch(&signals.interrupt, INTERRUPT)?;
         watch(&signals.terminate, TERMINATE)?;
         watch(&signals.swap, SWAP)?;
-        let listeners =
-            listen.iter().map(Listener::bind).collect::<Result<Vec<_>, ListenError>>()?;
+        let mut listeners = Vec::new();
+        for listen in &listen {
+            listeners.push(match kept.listener(listen) {
+                Some(listener) => listener,
+                None => Listener::bind(listen)?,
+            });
+        }
         for (listener, name) in listeners.iter().zip(LISTENERS..) {
             watch(&listener.socket, name)?;
             notices.tell(&Notice::Listening(listener.path().to_owned()), Instant::now());
         }
+        let mut clients = Clients::new(Rc::clone(&epoll), limit);
+        let epoch = kept.resume(&mut clients).map_err(io_error("take over a connection"))?;
+        if fd_store {
+            clients.store();
+            for (listener, name) in listeners.iter().zip(STORED) {
+                systemd::store(name, &listener.socket)
+                    .unwrap_or_else(|error| notices.tell(&Notice::Notify(error), Instant::now()));
+            }
+        }
+        let epoch = match epoch {
+            Some(epoch) => epoch,
+            None => new_epoch()?,
+        };
         Ok(Self {
-            epoch: Epoch(epoch),
-            clients: Clients::new(Rc::clone(&epoll), limit),
+            epoch,
+            clients,
+            fd_store,
             epoll,
             listeners,
             retry: None,
@@ -228,6 +253,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
                 return Ok(code);
             }
             if self.stopping.is_some() && self.engine.is_none() {
+                self.hand_over();
                 return Ok(0);
             }
             self.on_time();
@@ -348,11 +374,23 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         if self.stopping.is_some() || !self.served {
             // One that was still starting, and knew no signals yet, ended as it was told to.
             let told = self.stopping.map(Signal::as_raw);
+            self.hand_over();
             let as_told = engine.ready.is_none() && told.is_some() && told == status.signal();
             return Ok(Some(if as_told { 0 } else { engine::code(status) }));
         }
         self.restart(status, engine.ready);
         Ok(None)
+    }
+
+    /// Leaves everything with the service manager, if it has our sockets and means to go on.
+    fn hand_over(&mut self) {
+        if !self.fd_store || self.stopping != Some(Signal::TERM) {
+            return;
+        }
+        match kept::save(&self.clients.save(self.epoch)) {
+            Ok(()) => self.listeners.drain(..).for_each(Listener::leave),
+            Err(error) => self.notice(&Notice::Notify(error)),
+        }
     }
 
     fn restart(&mut self, status: ExitStatus, ready: Option<Instant>) {

@@ -3,6 +3,7 @@
 //! Memory is bounded: less than a record of input, and at most [`Ledger::has_room`] requests with
 //! their answers. Whoever owns the socket reads no more while there is no room.
 
+use crate::handover::{take, take_number};
 use crate::link::Kind;
 use std::collections::VecDeque;
 
@@ -138,6 +139,43 @@ impl<D> Ledger<D> {
         self.entries.truncate(keep);
         self.partial = Vec::new();
         self.held = self.entries.iter().map(|entry| entry.bytes.len()).sum();
+    }
+
+    /// Writes it down. False if a descriptor belongs to it, which cannot be.
+    pub(crate) fn save(&self, into: &mut Vec<u8>) -> bool {
+        if self.entries.iter().any(|entry| !entry.descriptors.is_empty()) {
+            return false;
+        }
+        let put = |into: &mut Vec<u8>, bytes: &[u8]| {
+            into.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            into.extend_from_slice(bytes);
+        };
+        into.extend_from_slice(&self.first.to_le_bytes());
+        put(into, &self.partial);
+        into.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
+        for entry in &self.entries {
+            into.push(u8::from(entry.answered));
+            put(into, &entry.bytes);
+        }
+        true
+    }
+
+    /// Reads back what was written down, and takes it off; `None` if it was not.
+    pub(crate) fn load(from: &mut &[u8]) -> Option<Self> {
+        let bytes = |from: &mut &[u8]| {
+            let length = usize::try_from(take_number(from)?).ok()?;
+            take(from, length).map(<[u8]>::to_vec)
+        };
+        let first = take_number(from)?;
+        let partial = bytes(from)?;
+        let mut ledger = Self { partial, first, ..Self::default() };
+        for _ in 0..take_number(from)? {
+            let answered = take(from, 1)? != [0];
+            ledger.ask(bytes(from)?, Vec::new());
+            ledger.entries.back_mut()?.answered = answered;
+        }
+        let sound = first > 0 && ledger.partial.len() < RECORD;
+        (sound && ledger.entries.len() <= MAX_IN_FLIGHT).then_some(ledger)
     }
 
     /// Whether nothing is asked and nothing waits to leave.

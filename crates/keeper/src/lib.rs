@@ -10,12 +10,13 @@
 //!
 //! One thread, epoll, nothing that waits for a client or for the daemon. What one client takes of
 //! memory has a constant bound; one that does not read, floods or sends garbage holds up itself.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backoff;
 mod client;
 mod clients;
 mod engine;
+mod handover;
 mod keeper;
 mod ledger;
 pub mod link;

@@ -4,10 +4,12 @@ use crate::link::Kind;
 use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, flock, open, stat};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
+    socket_with,
 };
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// How many connections wait to be accepted. The kernel cuts it down to net.core.somaxconn.
@@ -116,8 +118,31 @@ impl Listener {
         Ok(listener)
     }
 
+    /// Listens on a socket that the service manager kept, if it is the one that lies there still.
+    pub(crate) fn adopt(listen_on: &Listen, socket: OwnedFd) -> Result<Self, ListenError> {
+        let path = listen_on.path.clone();
+        let bound: Option<SocketAddrUnix> =
+            getsockname(&socket).ok().and_then(|address| address.try_into().ok());
+        if bound.is_none_or(|bound| bound.path_bytes() != Some(path.as_os_str().as_bytes())) {
+            return Err(ListenError::NoSocket { path });
+        }
+        let lock = take_lock(&path)?;
+        let found = stat(&path).map_err(|source| ListenError::Io {
+            what: "look at",
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let bound = (found.st_dev, found.st_ino);
+        Ok(Self { socket, kind: listen_on.kind, path, bound, _lock: lock })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Leaves the socket where it is, for the keeper to come.
+    pub(crate) fn leave(mut self) {
+        self.bound = (0, 0);
     }
 }
 

@@ -95,6 +95,10 @@ pub struct KeeperArgs {
     #[arg(global = true, long, value_name = "SECONDS", default_value_t = DEFAULT_LONGEST_DELAY.as_secs(),
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub restart_delay: u64,
+    /// Let the service manager keep the clients' sockets (FileDescriptorStoreMax=), so that clients
+    /// stay connected while it restarts pointsman-node as a whole.
+    #[arg(global = true, long)]
+    pub fd_store: bool,
     /// Prints the path of the socket of libmtl's applications, and ends.
     #[arg(global = true, long)]
     pub print_sock_path: bool,

@@ -91,6 +91,7 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<u8, KeepError> {
         },
         max_clients: args.keeper.max_clients as usize,
         longest_delay: Duration::from_secs(args.keeper.restart_delay),
+        fd_store: args.keeper.fd_store,
         signals: signals().map_err(start("hear of signals"))?,
     };
     let pid_file = args.run_dir.join("keeper.pid");

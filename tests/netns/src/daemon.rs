@@ -298,7 +298,10 @@ impl Daemon {
 
     fn engine_pidfd(&self) -> Option<OwnedFd> {
         let pid = i32::try_from(self.engine_file()?).ok().and_then(Pid::from_raw)?;
-        pidfd_open(pid, PidfdFlags::empty()).ok()
+        // In a pid namespace of its own it has another number here.
+        let name = std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
+        let ours = name.starts_with(b"pointsman");
+        ours.then(|| pidfd_open(pid, PidfdFlags::empty()).ok()).flatten()
     }
 
     /// Sends a signal.

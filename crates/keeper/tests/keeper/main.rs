@@ -7,3 +7,4 @@ mod kills;
 mod limits;
 mod scene;
 mod serving;
+mod store;

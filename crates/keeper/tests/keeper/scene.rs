@@ -31,7 +31,7 @@ pub(crate) struct Keeper {
     pub(crate) directory: tempfile::TempDir,
 }
 
-fn echo() -> PathBuf {
+pub(crate) fn echo() -> PathBuf {
     // This test's executable lies in TARGET/debug/deps.
     let own = std::env::current_exe().unwrap();
     own.parent().unwrap().parent().unwrap().join("examples/echo")
