@@ -14,8 +14,8 @@ pub(crate) const RECORD: usize = 118;
 /// has one per thread; more is read when one is done.
 pub(crate) const MAX_IN_FLIGHT: usize = 64;
 
-/// The most bytes of one connection's requests and answers before no more is read from it. One
-/// request and its answer may exceed it.
+/// The most bytes of one connection's requests and answers before no more is read from it. What is
+/// read already may exceed it: the last request, and answers that are larger than their requests.
 pub(crate) const MAX_HELD: usize = 128 << 10;
 
 /// A request, until its answer has left. `D` is what a descriptor is held by.

@@ -110,6 +110,11 @@ impl fmt::Display for Notice {
         match self {
             Self::Listening(path) => write!(f, "clients may connect to {}", path.display()),
             Self::Started { pid } => write!(f, "the daemon runs as pid {pid}"),
+            Self::Ended { how, again_in, clients } if again_in.is_zero() => write!(
+                f,
+                "the daemon ended: {how}; {clients} clients stay connected and it is started \
+                 again at once"
+            ),
             Self::Ended { how, again_in, clients } => write!(
                 f,
                 "the daemon ended: {how}; {clients} clients stay connected and it is started \

@@ -149,9 +149,10 @@ impl Args {
     #[must_use]
     pub fn imtl_socket(&self) -> PathBuf {
         match &self.keeper.imtl_socket {
-            Some(path) => path.clone(),
-            None if self.run_dir == Path::new(RUN_DIR) => PathBuf::from(IMTL_SOCKET),
-            None => self.run_dir.join("mtl_manager.sock"),
+            // An empty variable is none.
+            Some(path) if !path.as_os_str().is_empty() => path.clone(),
+            _ if self.run_dir == Path::new(RUN_DIR) => PathBuf::from(IMTL_SOCKET),
+            _ => self.run_dir.join("mtl_manager.sock"),
         }
     }
 
@@ -190,6 +191,10 @@ mod tests {
         assert_eq!(path(&[]), PathBuf::from("/var/run/imtl/mtl_manager.sock"));
         assert_eq!(path(&["--run-dir", "/r"]), PathBuf::from("/r/mtl_manager.sock"));
         assert_eq!(path(&["--run-dir", "/r", "--imtl-socket", "/s"]), PathBuf::from("/s"));
+        assert_eq!(
+            path(&["--run-dir", "/r", "--sock-path", ""]),
+            PathBuf::from("/r/mtl_manager.sock")
+        );
         assert_eq!(path(&["--sock-path", "/s"]), PathBuf::from("/s"));
     }
 
