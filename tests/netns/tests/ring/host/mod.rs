@@ -2,6 +2,7 @@ mod drift;
 mod glass;
 mod interfaces;
 mod kills;
+mod leases;
 mod lifecycle;
 mod namespaces;
 mod preflight;
