@@ -149,6 +149,15 @@ impl Client {
         Ok(Map { byte: byte[0], descriptors })
     }
 
+    /// Sends a request for the map and takes its answer.
+    ///
+    /// # Errors
+    /// As [`Client::send`] and [`Client::map`].
+    pub fn ask_map(&mut self, request: &[u8]) -> io::Result<Map> {
+        self.send(request)?;
+        self.map()
+    }
+
     /// Whether the stream is at its end: waits for it.
     ///
     /// # Errors

@@ -1,4 +1,6 @@
+mod clients;
 mod drift;
+mod dropin;
 mod glass;
 mod interfaces;
 mod kills;
