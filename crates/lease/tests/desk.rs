@@ -341,6 +341,24 @@ fn sound(desk: &Desk) {
     }
 }
 
+/// Clients that may share a CPU never hold the same token.
+fn tokens_are_apart(desk: &Desk) {
+    for (one, client) in desk.clients() {
+        for (other, neighbour) in desk.clients().range(one + 1..) {
+            let shared = match (client.cpus(), neighbour.cpus()) {
+                (Some(a), Some(b)) => a.meets(b),
+                _ => true,
+            };
+            let token = |client: &pointsman_lease::Client, id: u32| {
+                client.leases.get(&id).is_some_and(|lease| lease.cpu.is_none())
+            };
+            let both =
+                client.leases.keys().find(|id| token(client, **id) && token(neighbour, **id));
+            assert!(!shared || both.is_none(), "{one} and {other} hold {both:?}");
+        }
+    }
+}
+
 fn same(a: &Desk, b: &Desk) {
     let leases = |desk: &Desk| -> Vec<_> {
         let client = |(id, client): (&u64, &pointsman_lease::Client)| {
@@ -391,6 +409,7 @@ fn play(steps: Vec<Step>) -> (Written, Vec<(usize, Answered)>) {
             }
         }
         sound(&host.desk);
+        tokens_are_apart(&host.desk);
     }
     (host, answers)
 }

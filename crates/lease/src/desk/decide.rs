@@ -157,7 +157,7 @@ impl Desk {
         if fresh && mapping == Mapping::Remapped {
             let place = |lease: &Lease| Lease { cpu: find(lease.id, Some(mapping)).cpu, ..*lease };
             moved = client.leases.values().map(place).collect();
-            if !self.can_move(connection, &moved) {
+            if !self.can_move(connection, client, &moved) {
                 moved.clear();
             }
         }
@@ -198,11 +198,14 @@ impl Desk {
     }
 
     /// Whether a client can have these in place of what it holds.
-    fn can_move(&self, connection: u64, leases: &[Lease]) -> bool {
+    fn can_move(&self, connection: u64, client: &Client, leases: &[Lease]) -> bool {
         let mut seen = BTreeSet::new();
-        leases.iter().filter_map(|lease| lease.cpu).all(|cpu| {
-            let free = self.cpus.get(&cpu).is_none_or(|holder| *holder == connection);
-            free && !self.policy.lcores.reserve.contains(cpu) && seen.insert(cpu)
+        leases.iter().all(|lease| match lease.cpu {
+            None => self.token_holder(connection, client, lease.id).is_none(),
+            Some(cpu) => {
+                let free = self.cpus.get(&cpu).is_none_or(|holder| *holder == connection);
+                free && !self.policy.lcores.reserve.contains(cpu) && seen.insert(cpu)
+            }
         })
     }
 

@@ -80,6 +80,8 @@ impl Counter {
     }
 
     pub(super) fn message(&mut self, message: Message) {
+        let held = self.desk.held() + self.desk.clients().len();
+        self.journal.retry(held, || self.desk.snapshot());
         // That nobody waits for a reply any more is not our concern.
         match message {
             Message::Document(text) => self.document(&text),
@@ -160,8 +162,9 @@ impl Counter {
 
     fn imtl(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
         let person = self.people.get(&connection);
-        let exists = |index| person.is_some_and(|person| person.has_interface(index));
-        let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), exists) {
+        let missing =
+            |interfaces: &[u32]| person.and_then(|person| person.missing_interface(interfaces));
+        let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), missing) {
             Ok(taken) => taken,
             Err(lost) => {
                 tracing::info!(instance = connection, "closed: {lost}");
