@@ -13,7 +13,7 @@ use pointsman_keeper::link::{FromKeeper, Kind, ToKeeper};
 use pointsman_lease::choose::Wish;
 use pointsman_lease::imtl::{Meaning, Taken};
 use pointsman_lease::native::{LeaseRequest, Request, ReturnRequest};
-use pointsman_lease::{Ask, Change, Desk, Kept, Line, Policy, Record, Why, imtl, native};
+use pointsman_lease::{Ask, Change, Desk, Kept, Line, Policy, Record, Told, Why, imtl, native};
 use pointsman_model::api::{Problem, ProblemKind};
 use pointsman_model::cpu::Topology;
 use pointsman_model::document::Document;
@@ -256,9 +256,16 @@ impl Counter {
     fn commit(&mut self, record: &Record) -> Result<(), String> {
         let held = self.desk.held() + self.desk.clients().len();
         self.journal.write(record, held, || self.desk.snapshot())?;
-        let told = self.desk.tell(record);
-        self.desk.apply(record);
         let now = Instant::now();
+        let ordinary = matches!(record.change, Change::Leased { .. } | Change::Returned(_));
+        let told = if ordinary && !self.log.has_room(now) {
+            // Nobody reads it; but how many there were is told.
+            let _ = self.log.pass(now);
+            Told::default()
+        } else {
+            self.desk.tell(record)
+        };
+        self.desk.apply(record);
         for line in told.log {
             match self.log.pass(now) {
                 Some(0) => tracing::info!("{line}"),
