@@ -35,8 +35,8 @@ pub enum Meaning {
 #[error("{0}")]
 pub struct Lost(pub String);
 
-/// Takes request `sequence` of a connection that has told its dialect as `learned` says. Whether
-/// an interface that it names is there, `exists` tells.
+/// Takes request `sequence` of a connection that has told its dialect as `learned` says. Which of
+/// the interfaces that it names is the first that is not there, `missing` tells.
 ///
 /// # Errors
 /// [`Lost`]: this is no record.
@@ -44,7 +44,7 @@ pub fn take(
     bytes: &[u8],
     sequence: u64,
     learned: Option<Learned>,
-    mut exists: impl FnMut(u32) -> bool,
+    missing: impl FnOnce(&[u32]) -> Option<u32>,
 ) -> Result<Taken, Lost> {
     let whole = bytes.try_into().map_err(|_| Lost(format!("a record of {} bytes", bytes.len())))?;
     let record = Record::from_bytes(whole).map_err(|error| Lost(error.to_string()))?;
@@ -57,18 +57,18 @@ pub fn take(
         _ => None,
     };
     let (meaning, oddity) = match event {
-        Event::Asked(Intent { request, oddity, .. }) => (meaning(&request, &mut exists), oddity),
+        Event::Asked(Intent { request, oddity, .. }) => (meaning(&request, missing), oddity),
         Event::Refused { error, .. } => (Meaning::Wrong(error), None),
         Event::Closing(error) => return Err(Lost(error.to_string())),
     };
     Ok(Taken { session, meaning, oddity, told })
 }
 
-fn meaning(request: &Request, exists: &mut impl FnMut(u32) -> bool) -> Meaning {
+fn meaning(request: &Request, missing: impl FnOnce(&[u32]) -> Option<u32>) -> Meaning {
     let ask = match request {
         Request::Heartbeat { .. } => return Meaning::Heartbeat,
         Request::Register(registration) => {
-            let missing = registration.interfaces.iter().find(|index| !exists(**index)).copied();
+            let missing = missing(&registration.interfaces);
             Ask::Register { claim: Claim::from(registration), missing }
         }
         Request::GetLcore { lcore } => Ask::Get(u32::from(*lcore)),

@@ -272,6 +272,26 @@ fn a_cpu_that_goes_away_or_a_cpuset_that_changes_takes_nothing_from_anybody() {
     assert_eq!(cpu_of(&host.ask(1, 4, Ask::Get(1))), None, "there is no such CPU now");
 }
 
+#[test]
+fn a_cpu_that_comes_under_a_token_is_the_tokens() {
+    let mut host = Written::new(desk());
+    for client in [1, 2] {
+        host.client(client, None);
+    }
+    assert_eq!(cpu_of(&host.ask(1, 2, Ask::Get(16))), None);
+    let mut larger = topology();
+    larger.cpus.push(Cpu { id: 16, ..larger.cpus[0].clone() });
+    host.desk.set_topology(larger);
+    let busy = |id| Kept::Refused(Why::Busy { id, holder: 1 });
+    assert_eq!(host.ask(2, 2, Ask::Get(16)), busy(16));
+    // And the other way round.
+    assert!(granted(&host.ask(1, 3, Ask::Get(3))));
+    let mut smaller = topology();
+    smaller.cpus.truncate(2);
+    host.desk.set_topology(smaller);
+    assert_eq!(host.ask(2, 3, Ask::Get(3)), busy(3));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Ask(u64, Ask),
@@ -317,6 +337,24 @@ fn sound(desk: &Desk) {
             if let Some(cpu) = lease.cpu {
                 assert_eq!(holders.insert(cpu, connection), None, "CPU {cpu} is granted twice");
             }
+        }
+    }
+}
+
+/// Clients that may share a CPU never hold the same token.
+fn tokens_are_apart(desk: &Desk) {
+    for (one, client) in desk.clients() {
+        for (other, neighbour) in desk.clients().range(one + 1..) {
+            let shared = match (client.cpus(), neighbour.cpus()) {
+                (Some(a), Some(b)) => a.meets(b),
+                _ => true,
+            };
+            let token = |client: &pointsman_lease::Client, id: u32| {
+                client.leases.get(&id).is_some_and(|lease| lease.cpu.is_none())
+            };
+            let both =
+                client.leases.keys().find(|id| token(client, **id) && token(neighbour, **id));
+            assert!(!shared || both.is_none(), "{one} and {other} hold {both:?}");
         }
     }
 }
@@ -371,6 +409,7 @@ fn play(steps: Vec<Step>) -> (Written, Vec<(usize, Answered)>) {
             }
         }
         sound(&host.desk);
+        tokens_are_apart(&host.desk);
     }
     (host, answers)
 }

@@ -117,7 +117,10 @@ pub fn run(
     // Clients that connect from now on wait until the engine has adopted what runs.
     let listener = http::listen(&socket).map_err(no_socket)?;
     let pid_file = args.run_dir.join("engine.pid");
-    Disk::default().replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())?;
+    if let Err(error) = Disk::default().replace(&pid_file, pid().as_bytes()) {
+        // It is for people; a full disk is no reason to leave clients without answers.
+        tracing::warn!("{error}");
+    }
 
     let kept = link.is_some();
     // Without a keeper there are no connections that a journal could be about.
@@ -172,6 +175,10 @@ pub fn run(
 pub fn lock_run_dir(args: &Args) -> Result<Lock, DaemonError> {
     disk::create_directory(&args.run_dir)?;
     Ok(Lock::take(&args.run_dir, "--run-dir")?)
+}
+
+fn pid() -> String {
+    format!("{}\n", std::process::id())
 }
 
 fn start(what: &'static str) -> impl Fn(io::Error) -> DaemonError {

@@ -21,6 +21,7 @@ pub struct Host {
     /// Where the pins go.
     pub bpffs: Bpffs,
     check_interval: u32,
+    options: Vec<String>,
     directory: tempfile::TempDir,
 }
 
@@ -53,7 +54,7 @@ impl Host {
     /// The kernel's answer; it takes root.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("pointsman-host-").tempdir()?;
-        Ok(Self { bpffs: Bpffs::mount()?, check_interval: 1, directory })
+        Ok(Self { bpffs: Bpffs::mount()?, check_interval: 1, options: Vec::new(), directory })
     }
 
     /// Makes one whose daemon looks at it only when something tells it to.
@@ -64,6 +65,13 @@ impl Host {
         let mut host = Self::new()?;
         host.check_interval = 3600;
         Ok(host)
+    }
+
+    /// The same with more options for its daemon.
+    #[must_use]
+    pub fn with(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self
     }
 
     /// A path below the host's own directory.
@@ -92,6 +100,7 @@ impl Host {
             .arg("--document")
             .arg(self.path("node.json"))
             .args(["--check-interval", &self.check_interval.to_string()])
+            .args(&self.options)
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
         command

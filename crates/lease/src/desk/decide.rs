@@ -157,23 +157,29 @@ impl Desk {
         if fresh && mapping == Mapping::Remapped {
             let place = |lease: &Lease| Lease { cpu: find(lease.id, Some(mapping)).cpu, ..*lease };
             moved = client.leases.values().map(place).collect();
-            if !self.can_move(connection, &moved) {
+            if !self.can_move(connection, client, &moved) {
                 moved.clear();
             }
         }
+        // A CPU that came or went under a token: for those who call it by its number it is the same.
+        let physical = mapping != Mapping::Remapped;
+        let token = |id| match (cpu, physical) {
+            (Some(_), false) => None,
+            _ => self.token_holder(connection, client, id),
+        };
         let own = |lease: &Lease| lease.cpu.is_some() && lease.cpu == cpu;
         let why = match cpu {
             Some(cpu) if reserve.contains(cpu) => Some(Why::Reserved { cpu }),
             Some(_) if moved.iter().any(own) => Some(Why::Busy { id, holder: connection }),
-            Some(cpu) => match self.cpus.get(&cpu) {
+            Some(cpu) => {
                 // What it held before it moved is free.
-                Some(holder) if *holder != connection || moved.is_empty() => {
-                    Some(Why::Busy { id, holder: *holder })
-                }
-                _ => None,
-            },
+                let holder = self.cpus.get(&cpu).copied();
+                let holder = holder.filter(|holder| *holder != connection || moved.is_empty());
+                holder.or_else(|| token(id)).map(|holder| Why::Busy { id, holder })
+            }
             None => {
-                self.token_holder(connection, client, id).map(|holder| Why::Busy { id, holder })
+                let holder = token(id).or_else(|| self.cpus.get(&id).copied().filter(|_| physical));
+                holder.map(|holder| Why::Busy { id, holder })
             }
         };
         let told = fresh.then_some(mapping);
@@ -192,11 +198,14 @@ impl Desk {
     }
 
     /// Whether a client can have these in place of what it holds.
-    fn can_move(&self, connection: u64, leases: &[Lease]) -> bool {
+    fn can_move(&self, connection: u64, client: &Client, leases: &[Lease]) -> bool {
         let mut seen = BTreeSet::new();
-        leases.iter().filter_map(|lease| lease.cpu).all(|cpu| {
-            let free = self.cpus.get(&cpu).is_none_or(|holder| *holder == connection);
-            free && !self.policy.lcores.reserve.contains(cpu) && seen.insert(cpu)
+        leases.iter().all(|lease| match lease.cpu {
+            None => self.token_holder(connection, client, lease.id).is_none(),
+            Some(cpu) => {
+                let free = self.cpus.get(&cpu).is_none_or(|holder| *holder == connection);
+                free && !self.policy.lcores.reserve.contains(cpu) && seen.insert(cpu)
+            }
         })
     }
 

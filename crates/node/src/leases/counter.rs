@@ -13,7 +13,7 @@ use pointsman_keeper::link::{FromKeeper, Kind, ToKeeper};
 use pointsman_lease::choose::Wish;
 use pointsman_lease::imtl::{Meaning, Taken};
 use pointsman_lease::native::{LeaseRequest, Request, ReturnRequest};
-use pointsman_lease::{Ask, Change, Desk, Kept, Line, Policy, Record, Why, imtl, native};
+use pointsman_lease::{Ask, Change, Desk, Kept, Line, Policy, Record, Told, Why, imtl, native};
 use pointsman_model::api::{Problem, ProblemKind};
 use pointsman_model::cpu::Topology;
 use pointsman_model::document::Document;
@@ -80,6 +80,8 @@ impl Counter {
     }
 
     pub(super) fn message(&mut self, message: Message) {
+        let held = self.desk.held() + self.desk.clients().len();
+        self.journal.retry(held, || self.desk.snapshot());
         // That nobody waits for a reply any more is not our concern.
         match message {
             Message::Document(text) => self.document(&text),
@@ -160,8 +162,9 @@ impl Counter {
 
     fn imtl(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
         let person = self.people.get(&connection);
-        let exists = |index| person.is_some_and(|person| person.has_interface(index));
-        let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), exists) {
+        let missing =
+            |interfaces: &[u32]| person.and_then(|person| person.missing_interface(interfaces));
+        let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), missing) {
             Ok(taken) => taken,
             Err(lost) => {
                 tracing::info!(instance = connection, "closed: {lost}");
@@ -253,9 +256,16 @@ impl Counter {
     fn commit(&mut self, record: &Record) -> Result<(), String> {
         let held = self.desk.held() + self.desk.clients().len();
         self.journal.write(record, held, || self.desk.snapshot())?;
-        let told = self.desk.tell(record);
-        self.desk.apply(record);
         let now = Instant::now();
+        let ordinary = matches!(record.change, Change::Leased { .. } | Change::Returned(_));
+        let told = if ordinary && !self.log.has_room(now) {
+            // Nobody reads it; but how many there were is told.
+            let _ = self.log.pass(now);
+            Told::default()
+        } else {
+            self.desk.tell(record)
+        };
+        self.desk.apply(record);
         for line in told.log {
             match self.log.pass(now) {
                 Some(0) => tracing::info!("{line}"),

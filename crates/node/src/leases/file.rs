@@ -83,7 +83,7 @@ impl JournalFile {
             }
         };
         let records = records.unwrap_or_else(|| {
-            if let Err(error) = journal.begin(&[]) {
+            if let Err(error) = journal.begin(&[], 0) {
                 journal.fail("write", &error);
             }
             Vec::new()
@@ -105,10 +105,15 @@ impl JournalFile {
         }
         let file = OpenOptions::new().write(true).open(&self.path).ok()?;
         self.length = read.length as u64;
-        // Nothing of what was torn may stay behind the next record.
-        file.set_len(self.length).ok()?;
-        self.reserved = self.length;
+        let size = bytes.len() as u64;
+        if read.torn {
+            // Nothing of what was torn may stay behind the next record.
+            file.set_len(self.length).ok()?;
+        }
         self.file = Some(file);
+        self.reserved = if read.torn { self.length } else { size };
+        // What was set aside stays so, as far as nobody else has taken it.
+        let _ = self.reserve(size);
         Some(read.records)
     }
 
@@ -145,7 +150,7 @@ impl JournalFile {
         }
         let due = self.length > self.compact_at;
         if (self.behind || due || self.file.is_none())
-            && let Err(error) = self.begin(&snapshot())
+            && let Err(error) = self.begin(&snapshot(), held)
         {
             self.compact_at = self.length.saturating_mul(2).max(COMPACT_ABOVE);
             if self.behind || self.file.is_none() {
@@ -180,8 +185,7 @@ impl JournalFile {
     fn append(&mut self, bytes: &[u8], held: usize, weight: Weight) -> io::Result<()> {
         let end = self.length + bytes.len() as u64;
         if weight == Weight::Grant {
-            let releases = (held + 1).saturating_mul(RELEASE_BYTES) as u64;
-            self.reserve(end.saturating_add(releases))?;
+            self.reserve(end.saturating_add(releases(held)))?;
         }
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
         if let Err(error) = file.write_all_at(bytes, self.length) {
@@ -198,29 +202,31 @@ impl JournalFile {
     /// Makes sure that there is space up to `end`.
     fn reserve(&mut self, end: u64) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        if end <= self.reserved {
-            return Ok(());
+        if end > self.reserved {
+            self.reserved = set_aside(file, self.reserved, end)?;
         }
-        let wanted = end.next_multiple_of(CHUNK);
-        let from = self.reserved;
-        // A little is better than nothing where the disk is nearly full.
-        for to in [wanted, end] {
-            match fallocate(file, FallocateFlags::empty(), from, to - from) {
-                Ok(()) => {
-                    self.reserved = to;
-                    return Ok(());
-                }
-                // Not every file system can; then a release may fail, and is done all the same.
-                Err(Errno::OPNOTSUPP) => return Ok(()),
-                Err(Errno::NOSPC | Errno::DQUOT) if to > end => {}
-                Err(error) => return Err(error.into()),
-            }
+        Ok(())
+    }
+
+    /// Looks whether something can be given away again, because somebody wants to know.
+    pub(super) fn retry(&mut self, held: usize, snapshot: impl FnOnce() -> Vec<Record>) {
+        if self.failing.is_none() {
+            return;
         }
-        Err(Errno::NOSPC.into())
+        let result = if self.behind || self.file.is_none() {
+            self.begin(&snapshot(), held)
+        } else {
+            // As much as the next grant needs, about.
+            self.reserve(self.length.saturating_add(releases(held + 2)))
+        };
+        match result {
+            Ok(()) => self.failing = None,
+            Err(error) => self.fail("write", &error),
+        }
     }
 
     /// Begins a new journal with these records, in place of the one there is.
-    fn begin(&mut self, records: &[Record]) -> io::Result<()> {
+    fn begin(&mut self, records: &[Record], held: usize) -> io::Result<()> {
         if self.unreadable {
             return Err(io::Error::other("what is there cannot be read; restart pointsman-node"));
         }
@@ -233,14 +239,17 @@ impl JournalFile {
             let mut options = OpenOptions::new();
             let file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
             file.write_all_at(&bytes, 0)?;
+            let length = bytes.len() as u64;
+            // Before the old one is given up, with what is set aside in it.
+            let reserved = set_aside(&file, length, length.saturating_add(releases(held)))?;
             fs::rename(&aside, &self.path)?;
-            Ok(file)
+            Ok((file, reserved))
         })();
         match written {
-            Ok(file) => {
+            Ok((file, reserved)) => {
                 self.file = Some(file);
                 self.length = bytes.len() as u64;
-                self.reserved = self.length;
+                self.reserved = reserved;
                 self.compact_at = (self.length * 2).max(COMPACT_ABOVE);
                 self.behind = false;
                 Ok(())
@@ -263,10 +272,33 @@ impl JournalFile {
         let why = format!("cannot {what} {}: {error}{advice}", self.path.display());
         // Once: every request would say it again.
         if self.failing.as_ref() != Some(&why) {
-            tracing::error!("{why}; no lcore is given away until then, and leases end as ever");
+            tracing::error!(
+                "{why}: no lcore is given away as long as this is so; leases end as ever"
+            );
             self.failing = Some(why);
         }
     }
+}
+
+/// What giving all of it back takes, in bytes, and one more.
+fn releases(held: usize) -> u64 {
+    (held + 1).saturating_mul(RELEASE_BYTES) as u64
+}
+
+/// Makes sure that a file with space up to `from` has space up to `end`, and returns up to where it
+/// has.
+fn set_aside(file: &File, from: u64, end: u64) -> io::Result<u64> {
+    // A little is better than nothing where the disk is nearly full.
+    for to in [end.next_multiple_of(CHUNK), end] {
+        match fallocate(file, FallocateFlags::empty(), from, to - from) {
+            Ok(()) => return Ok(to),
+            // Not every file system can; then a release may fail, and is done all the same.
+            Err(Errno::OPNOTSUPP) => return Ok(from),
+            Err(Errno::NOSPC | Errno::DQUOT) if to > end => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::NOSPC.into())
 }
 
 #[cfg(test)]

@@ -69,15 +69,19 @@ impl Person {
         self.process.as_ref().is_some_and(PeerProcess::has_ended)
     }
 
-    /// Whether its network namespace has an interface with this number.
-    pub(super) fn has_interface(&self, index: u32) -> bool {
-        let there = || peer::interface_exists(index).unwrap_or(false);
-        let theirs = peer::network_namespace(&self.socket);
-        let Ok(theirs) = theirs else { return there() };
+    /// The first of these interfaces that its network namespace does not have. One look for all
+    /// of them: another namespace takes a thread of its own.
+    pub(super) fn missing_interface(&self, interfaces: &[u32]) -> Option<u32> {
+        let exists = |index: u32| peer::interface_exists(index).unwrap_or(false);
+        let missing = || interfaces.iter().copied().find(|index| !exists(*index));
+        if interfaces.is_empty() {
+            return None;
+        }
+        let Ok(theirs) = peer::network_namespace(&self.socket) else { return missing() };
         let id = |namespace: &Namespace| namespace.id().ok();
         if Namespace::own().ok().and_then(|own| id(&own)) == id(&theirs) {
-            return there();
+            return missing();
         }
-        theirs.enter(there).unwrap_or(false)
+        theirs.enter(missing).unwrap_or_else(|_| interfaces.first().copied())
     }
 }

@@ -22,6 +22,16 @@ impl Throttle {
 
     /// Whether one may pass; if so, with how many were held back before it.
     pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
+        if !self.has_room(now) {
+            self.held_back += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.held_back))
+    }
+
+    /// Whether the next may pass: where it may not, its line need not be made.
+    pub(super) fn has_room(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
         let earned = elapsed.as_nanos() / self.pause.as_nanos().max(1);
         if earned > 0 {
@@ -29,12 +39,7 @@ impl Throttle {
             self.left = self.left.saturating_add(earned).min(self.burst);
             self.since = now;
         }
-        if self.left == 0 {
-            self.held_back += 1;
-            return None;
-        }
-        self.left -= 1;
-        Some(std::mem::take(&mut self.held_back))
+        self.left > 0
     }
 }
 

@@ -4,6 +4,7 @@ mod dropin;
 mod glass;
 mod interfaces;
 mod kills;
+mod leases;
 mod lifecycle;
 mod namespaces;
 mod preflight;
