@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, many times each, with their spread.
 
 mod chain;
+mod imtl;
 mod node;
 mod stats;
 mod vm;
@@ -26,6 +27,9 @@ enum What {
     /// Swaps under live frames: whether any is lost or goes past a member, and how long a swap
     /// takes. Needs root and two CPUs.
     Swap(chain::SwapOptions),
+    /// Requests on libmtl's socket: how many a second, how long each takes, and the memory of keeper
+    /// and daemon. Needs root.
+    Imtl(imtl::Options),
     /// A chain's instructions per packet, beside libxdp's, counted exactly in an emulated machine
     /// with Debian's kernel; and how long adding a program takes there. Needs root.
     Vm(vm::Options),
@@ -37,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     match &options.what {
         What::Chain(chain) => return chain::run(workspace, chain, options.json),
         What::Swap(swap) => return chain::swap(workspace, swap, options.json),
+        What::Imtl(imtl) => imtl::run(workspace, imtl, options.json)?,
         What::Vm(vm) => vm::run(workspace, vm, options.json)?,
         What::Node(node) => {
             let rows = node::measure(workspace, node)?;

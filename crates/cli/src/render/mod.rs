@@ -13,6 +13,8 @@ pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod glass;
 pub(crate) mod inspect;
+pub(crate) mod instances;
+pub(crate) mod lcores;
 pub(crate) mod plan;
 pub(crate) mod preflight;
 pub(crate) mod refusal;

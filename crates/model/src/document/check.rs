@@ -4,7 +4,7 @@ use super::strict::Fields;
 use super::{
     Builtin, ChainEntry, Document, DocumentError, Engine, InterfaceSpec, MAX_CHAIN, MAX_GENERATION,
     MapEntry, NamespaceSpec, Namespaces, ObjectSource, OtherSpec, ProgramSpec, SlotChoice, Which,
-    XdpSpec, error, raw,
+    XdpSpec, error, host, namespace, raw,
 };
 use crate::{ProgramName, Sha256};
 use base64::Engine as _;
@@ -32,7 +32,7 @@ pub(super) fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError
     }
     let mut namespaces = Namespaces::new();
     for (name, Fields(namespace)) in raw.namespaces.0 {
-        match check_namespace(namespace) {
+        match namespace::check(namespace) {
             Ok(spec) => drop(namespaces.insert(name, spec)),
             Err((inner, message)) => {
                 errors.push(error(&format!("/namespaces/{name}{inner}"), message));
@@ -49,6 +49,7 @@ pub(super) fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError
         let xdp = interface.xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
         interfaces.insert(name, InterfaceSpec { xdp });
     }
+    let lcores = raw.lcores.map(|Fields(lcores)| host::check_lcores(lcores, &mut errors));
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -60,28 +61,9 @@ pub(super) fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError
         programs,
         namespaces,
         interfaces,
+        lcores: lcores.unwrap_or_default(),
+        access: raw.access.map(|Fields(access)| access.into()).unwrap_or_default(),
     })
-}
-
-fn check_namespace(raw: raw::RawNamespace) -> Result<NamespaceSpec, (&'static str, &'static str)> {
-    /// `PATH_MAX` of `linux/limits.h`, less the terminating zero.
-    const LONGEST_PATH: usize = 4095;
-    /// `PID_MAX_LIMIT` of `linux/threads.h`.
-    const MAX_PID: u32 = 4 << 20;
-    let raw::RawNamespace { name, path, pid } = raw;
-    match (name, path, pid) {
-        (Some(name), None, None) => Ok(NamespaceSpec::Name(name)),
-        (None, Some(path), None) if path.len() > LONGEST_PATH => {
-            Err(("/path", "expected a path of at most 4095 bytes"))
-        }
-        (None, Some(path), None) if path.starts_with('/') && !path.contains('\0') => {
-            Ok(NamespaceSpec::Path(path.into()))
-        }
-        (None, Some(_), None) => Err(("/path", "expected an absolute path")),
-        (None, None, Some(pid @ 1..=MAX_PID)) => Ok(NamespaceSpec::Pid(pid)),
-        (None, None, Some(_)) => Err(("/pid", "expected a number from 1 to 4194304")),
-        _ => Err(("", "expected exactly one of `name`, `path` and `pid`")),
-    }
 }
 
 impl ProgramSpec {

@@ -5,6 +5,8 @@
 //! the JSON pointer of the offending place and what was expected there.
 
 mod check;
+mod host;
+mod namespace;
 mod raw;
 mod schema;
 mod strict;
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use strict::Fields;
 use utoipa::ToSchema;
 
+pub use host::{AccessSpec, LcoresSpec, People};
 pub use schema::json_schema;
 
 /// The largest document, in bytes. Objects given inline count; larger ones belong in the store.
@@ -47,6 +50,10 @@ pub struct Document {
     pub namespaces: Namespaces,
     /// The interfaces by name.
     pub interfaces: BTreeMap<InterfaceId, InterfaceSpec>,
+    /// The lcores that instances lease.
+    pub lcores: LcoresSpec,
+    /// Who may have them.
+    pub access: AccessSpec,
 }
 
 /// Network namespaces and where they are found.

@@ -1,6 +1,7 @@
 //! The document as it is written. The published JSON Schema is made from these types, and so is
 //! the refusal of unknown fields; what one field says about another is checked in the parent.
 
+use super::host::{RawAccess, RawLcores};
 use super::strict::{Fields, StrictValue, UniqueMap};
 use super::{Builtin, DriftPolicy, Engine, Mode, OnUpgrade, SlotChoice};
 use crate::{
@@ -41,6 +42,14 @@ pub(super) struct RawDocument {
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawInterface>)]
     pub(super) interfaces: UniqueMap<InterfaceId, Fields<RawInterface>>,
+    /// The lcores that instances lease.
+    #[serde(default)]
+    #[schema(value_type = Option<RawLcores>)]
+    pub(super) lcores: Option<Fields<RawLcores>>,
+    /// Who may have them.
+    #[serde(default)]
+    #[schema(value_type = Option<RawAccess>)]
+    pub(super) access: Option<Fields<RawAccess>>,
     #[serde(default, deserialize_with = "not_yet", rename = "companions")]
     #[schema(ignore)]
     _companions: (),

@@ -278,6 +278,7 @@ impl Engine {
             }
             Message::Generations(reply) => drop(reply.send(Ok(self.generations()))),
             Message::Events(query, reply) => self.tell_events(query, reply),
+            Message::Happened(kind, message) => self.event(kind, None, &message),
             Message::Doctor(reply) => drop(reply.send(Ok(self.doctor()))),
             Message::Stop => {}
         }
