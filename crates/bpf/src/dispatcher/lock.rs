@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// How long others may hold the lock. libxdp holds it for a few system calls, and several in turn
 /// on a slow machine for as long as they take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest pause between two tries: a lock with a limit of time has no event to wait for. Who
-/// waits without a limit is woken and comes first, so this is not long.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause between two tries: a lock with a limit of time has no event to wait for. A
+/// shorter one would take the lock from libxdp's processes, which give up where ours try again.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long readers are let go first, at most.
 const COURTESY: Duration = Duration::from_millis(200);
 /// Where others are busy: how long nobody of them must have been seen.
