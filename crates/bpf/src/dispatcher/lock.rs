@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// How long others may hold the lock. libxdp holds it for a few system calls, and several in turn
 /// on a slow machine for as long as they take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest pause between two tries: a lock with a limit of time has no event to wait for. Who
-/// waits without a limit is woken and comes first, so this is not long.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause between two tries: a lock with a limit of time has no event to wait for. A
+/// shorter one would take the lock from libxdp's processes, which give up where ours try again.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long readers are let go first, at most.
 const COURTESY: Duration = Duration::from_millis(200);
 /// Where others are busy: how long nobody of them must have been seen.
@@ -119,33 +119,22 @@ impl Dispatcher {
     ) -> Result<Lock, DispatcherError> {
         let start = Instant::now();
         let Lock { directory, was_waited_for } = lock;
-        let mut seen = busy.then_some(start);
-        self.unlock(&directory)?;
-        loop {
-            std::thread::sleep(STEP);
-            // Not by /proc/locks: reading it waits for a grace period of the kernel's RCU.
-            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    let quiet = seen.is_none_or(|seen: Instant| seen.elapsed() >= QUIET);
-                    if quiet || start.elapsed() >= COURTESY {
-                        return Ok(Lock { directory, was_waited_for });
-                    }
-                    self.unlock(&directory)?;
-                }
-                Err(Errno::WOULDBLOCK | Errno::INTR) => seen = Some(Instant::now()),
-                Err(e) => {
-                    return Err(Error::os(format!("lock {}", self.root.display()), e).into());
-                }
-            }
-            if start.elapsed() >= COURTESY {
-                return self.wait_for(directory);
-            }
+        flock(&directory, FlockOperation::NonBlockingUnlock)
+            .map_err(|e| Error::os(format!("unlock {}", self.root.display()), e))?;
+        std::thread::sleep(STEP);
+        if !busy && flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(Lock { directory, was_waited_for });
         }
-    }
-
-    fn unlock(&self, directory: &OwnedFd) -> Result<(), Error> {
-        flock(directory, FlockOperation::NonBlockingUnlock)
-            .map_err(|e| Error::os(format!("unlock {}", self.root.display()), e))
+        let mut seen = Instant::now();
+        while seen.elapsed() < QUIET && start.elapsed() < COURTESY {
+            // Shows who waits, too. Reading it waits for a grace period of the kernel's RCU, which
+            // is time for others, and nothing to spend where nobody else is.
+            if is_locked(&directory) {
+                seen = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.wait_for(directory)
     }
 
     fn wait_for(&self, directory: OwnedFd) -> Result<Lock, DispatcherError> {
@@ -169,5 +158,34 @@ impl Dispatcher {
                 }
             }
         }
+    }
+}
+
+/// Whether anybody holds a lock on this directory, or waits for one: then its inode is in
+/// `/proc/locks`.
+fn is_locked(directory: &OwnedFd) -> bool {
+    let Ok(inode) = rustix::fs::fstat(directory).map(|found| found.st_ino) else { return false };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| is_lock_on(line, inode))
+}
+
+/// Whether a line of `/proc/locks` is about this inode: its number is the last of three, behind
+/// the device's.
+fn is_lock_on(line: &str, inode: u64) -> bool {
+    let places = line.split_whitespace().filter(|field| field.split(':').count() == 3);
+    let mut inodes = places.filter_map(|place| place.rsplit(':').next()?.parse().ok());
+    inodes.any(|found: u64| found == inode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_known_by_their_inode() {
+        let held = "1: FLOCK  ADVISORY  WRITE 4242 00:2f:77 0 EOF";
+        let waiting = "1: -> FLOCK  ADVISORY  WRITE 4243 00:2f:77 0 EOF";
+        assert!(is_lock_on(held, 77) && is_lock_on(waiting, 77));
+        assert!(!is_lock_on(held, 7) && !is_lock_on("", 77));
     }
 }

@@ -45,6 +45,7 @@ fn refusals(ended: &[(bool, Output)]) -> usize {
     let failed: Vec<_> = ended.iter().filter(|(_, output)| !output.status.success()).collect();
     for (ours, output) in &failed {
         assert!(!ours && output.status.code() == Some(240), "{output:?}");
+        println!("refused: {}", text(&output.stderr).lines().next().unwrap_or(""));
     }
     failed.len()
 }
