@@ -9,11 +9,19 @@
 use crate::{Kept, Lease, Why};
 use serde::{Deserialize, Serialize};
 
-/// The most CPUs of one request.
-pub const MOST_CPUS: u32 = 512;
+/// The most CPUs of one request: with the seven others of each core, on the widest machines, the
+/// answer still fits into a datagram of 64 KiB.
+pub const MOST_CPUS: u32 = 200;
 
 /// The longest part of an error that quotes what a client sent, in characters.
 const LONGEST_QUOTE: usize = 200;
+
+/// Text of a client's, short and without control characters: it goes into logs and back.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(LONGEST_QUOTE).map(clean).collect()
+}
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +80,7 @@ pub enum Answer<'a> {
 /// [`Why::BadRequest`] with what is wrong.
 pub fn read(bytes: &[u8]) -> Result<Request, Why> {
     let request: Request = serde_json::from_slice(bytes).map_err(|error| {
-        let error: String = error.to_string().chars().take(LONGEST_QUOTE).collect();
+        let error = quoted(&error.to_string());
         Why::BadRequest { what: format!("the request is not understood: {error}") }
     })?;
     if let Request::Lease(LeaseRequest { cpus, .. }) = &request
@@ -113,13 +121,23 @@ mod tests {
             b"[]",
             br#"{"lease": {"cpus": 0}}"#,
             br#"{"lease": {}}"#,
-            br#"{"lease": {"cpus": 513}}"#,
+            br#"{"lease": {"cpus": 201}}"#,
             br#"{"lease": {"cpus": 1, "x": 1}}"#,
             br#"{"lease": {"cpus": 1}, "return": {}}"#,
             br#"{"return": {"ids": [-1]}}"#,
         ] {
             assert!(matches!(read(bad), Err(Why::BadRequest { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_answer_fits_into_a_datagram() {
+        let lease = Lease { id: 8191, cpu: Some(8191), idle: true };
+        let most = Kept::Leased(vec![lease; 8 * MOST_CPUS as usize]);
+        assert!(write(&most).len() <= 64 << 10, "{}", write(&most).len());
+        let name = "\u{1}\n\u{202e}".repeat(20_000);
+        let why = Why::BadRequest { what: quoted(&name) };
+        assert!(write(&Kept::Refused(why)).len() < 4096);
     }
 
     #[test]

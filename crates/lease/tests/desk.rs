@@ -362,7 +362,8 @@ fn tokens_are_apart(desk: &Desk) {
 fn same(a: &Desk, b: &Desk) {
     let leases = |desk: &Desk| -> Vec<_> {
         let client = |(id, client): (&u64, &pointsman_lease::Client)| {
-            (*id, client.leases.clone(), client.mapping, client.claim.clone())
+            let told = (client.claim.clone(), client.cpuset.clone(), client.dialect);
+            (*id, client.leases.clone(), client.mapping, client.peer.clone(), told)
         };
         desk.clients().iter().map(client).collect()
     };

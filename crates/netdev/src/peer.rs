@@ -176,20 +176,29 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        // A process that connects and leaves the connection to another one.
-        let script = format!(
-            "import os, socket, sys\n\
-             s = socket.socket(socket.AF_UNIX); s.connect({path:?})\n\
-             if os.fork() == 0:\n\
-            \x20   s.recv(1)\n"
-        );
-        let mut child = Command::new("python3").args(["-c", &script]).stdin(Stdio::null()).spawn();
-        let child = child.as_mut().unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "peer::tests::leaves_its_connection_behind", "--ignored"])
+            .env("POINTSMAN_TEST_SOCKET", &path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut child = child.unwrap();
         let (stream, _) = listener.accept().unwrap();
-        let Some(peer) = PeerProcess::of(&stream) else { return };
+        let peer = PeerProcess::of(&stream);
         child.wait().unwrap();
+        let Some(peer) = peer else { return };
         assert!(peer.has_ended());
         assert!(!PeerProcess::of(&UnixStream::pair().unwrap().0).unwrap().has_ended());
+    }
+
+    /// Started by the test before: connects, hands its connection to another process, and ends.
+    #[test]
+    #[ignore = "it is a helper that runs in a process of its own"]
+    #[expect(clippy::zombie_processes, reason = "it outlives this process: that is the point")]
+    fn leaves_its_connection_behind() {
+        let Some(path) = std::env::var_os("POINTSMAN_TEST_SOCKET") else { return };
+        let stream = UnixStream::connect(path).unwrap();
+        Command::new("cat").stdin(OwnedFd::from(stream)).spawn().unwrap();
     }
 
     #[test]

@@ -93,21 +93,18 @@ impl Desk {
             && self.clients.get(&connection).is_some_and(|client| client.cpuset.is_none())
     }
 
-    /// A connection is there. `None`: it was known already, and goes on as before.
+    /// What a connection begins with. `None`: it was known already, and goes on as before.
     #[must_use]
-    pub fn open(
-        &mut self,
-        connection: u64,
-        protocol: Protocol,
-        peer: Peer,
-        at: u64,
-    ) -> Option<Record> {
+    pub fn open(&self, connection: u64, protocol: Protocol, peer: Peer, at: u64) -> Option<Record> {
         let known = self.clients.contains_key(&connection);
-        let client =
-            self.clients.entry(connection).or_insert_with(|| Client::new(protocol, peer, at));
-        client.present = true;
-        let peer = client.peer.clone();
         (!known).then(|| record(connection, 0, Change::Opened { protocol, peer, at }))
+    }
+
+    /// A connection is there: its keeper has named it to this daemon.
+    pub fn arrive(&mut self, connection: u64) {
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.present = true;
+        }
     }
 
     /// All connections have been named: those that were not are gone.

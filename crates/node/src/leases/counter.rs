@@ -132,6 +132,7 @@ impl Counter {
                 if let Some(record) = self.desk.open(connection, protocol, peer, unix_ms()) {
                     let _ = self.commit(&record);
                 }
+                self.desk.arrive(connection);
             }
             Err(error) => {
                 tracing::warn!(connection, %error, "a client's credentials cannot be read: closed");
@@ -231,7 +232,7 @@ impl Counter {
         if known {
             return Ok(node);
         }
-        let what = format!("there is no interface {interface:?} to be near of");
+        let what = format!("there is no interface {} to be near", native::quoted(interface));
         Err(Why::BadRequest { what })
     }
 

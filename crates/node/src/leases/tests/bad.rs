@@ -105,6 +105,8 @@ fn cores_near_a_card_are_leased_by_connection() {
     );
     assert_eq!(native(&mut desk, 1, &json!({"return": {"ids": [9]}})), json!({"done": true}));
     assert_eq!(native(&mut desk, 1, &json!({"return": {"ids": [9]}}))["refused"]["id"], 9);
+    let long = json!({"lease": {"cpus": 1, "near": "\u{1}".repeat(8000)}});
+    assert_eq!(native(&mut desk, 1, &long)["refused"]["kind"], "bad_request");
     // What a client sends comes back short, and never breaks the answer.
     let long = format!(r#"{{"{}": 1}}"#, "\\n\\u001b".repeat(8000));
     let (bytes, _) = desk.ask(1, long.into_bytes());
