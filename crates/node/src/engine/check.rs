@@ -90,7 +90,9 @@ impl Engine {
         if seen.until.is_some_and(|until| until <= now) {
             return Ok(false);
         }
-        let observed = self.kernel.observe(&self.last.scope).map_err(|error| error.to_string())?;
+        let scope = self.last.scope.clone();
+        let observed = self.see(&scope).map_err(|error| error.to_string())?;
+        let Some(seen) = &self.seen else { return Ok(false) };
         Ok(relevant(observed, &self.last.wanted) == seen.world)
     }
 

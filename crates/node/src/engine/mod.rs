@@ -15,6 +15,7 @@ mod glass;
 mod last;
 mod message;
 mod outcome;
+mod reach;
 mod rollback;
 mod schedule;
 mod status;

@@ -109,7 +109,23 @@ fn chains_in_another_network_namespace_live_beside_libxdp_there() {
     well(&stage.xdp_loader(&["unload", "v1", "--id", &id]));
     daemon.hook_until("repair", |hook| hook["drift"]["repaired"] == true);
     assert_eq!(stage.theirs(), both);
+    // A document that names neither takes ours out of it.
+    let mut none = wanted.clone();
+    none["generation"] = json!(2);
+    none["allow_empty"] = json!(true);
+    none["interfaces"] = json!({});
+    none["namespaces"] = json!({});
+    daemon.apply_whole(&none);
+    assert_eq!((stage.theirs(), daemon.peek()["hooks"].clone()), (both[1..].to_vec(), json!([])));
+    // And so does a drain.
+    wanted["generation"] = json!(3);
+    daemon.apply_whole(&wanted);
+    assert_eq!(stage.theirs(), both);
     let drained = daemon.ask(&["drain", "--yes"], b"");
     assert_eq!(drained.code, 0, "{drained:#?}");
     assert_eq!(stage.theirs(), both[1..]);
+    assert_eq!(
+        host.bpffs.list().expect("a list").iter().filter(|p| p.starts_with("pointsman")).count(),
+        1
+    );
 }

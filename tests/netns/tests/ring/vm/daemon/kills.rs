@@ -165,20 +165,25 @@ fn whenever_the_daemon_is_killed_the_old_or_the_new_chain_runs_and_nothing_is_le
     let mut marked = Marked::new(&scene.host);
     scene.load(30, "v_opaque", "XDP_PASS");
     let theirs = scene.ids("v_opaque")[0];
-    scene.daemon.apply_whole(&marked.edition(1));
-    let steps = steps(&scene, &marked.edition(2));
+    // What is cut off is the change from an even edition to the odd one after it.
+    scene.daemon.apply_whole(&marked.edition(2));
+    let steps = steps(&scene, &marked.edition(3));
+    scene.daemon.apply_whole(&marked.edition(4));
     let names: Vec<_> = steps.iter().map(|(call, _)| call.as_str()).collect();
     println!("{} steps: {}", steps.len(), names.join(" "));
     for wanted in ["bpf", "flock", "mkdir", "unlink", "rmdir"] {
         assert!(names.contains(&wanted), "{names:?}");
     }
-    let swap = steps.iter().rposition(|(call, _)| call.starts_with("send")).expect("a swap");
+    // The swap is a message of netlink, after which two locks are asked for.
+    let swap = names.windows(3).position(|calls| calls == ["sendto", "flock", "flock"]);
+    let swap = swap.expect("a swap");
     let mut random = Random::new("kills::daemon");
-    let mut generation = 2;
+    let before = random.below(swap);
+    let mut generation = 4;
     let mut kills = 0;
     for (at, (call, nth)) in steps.iter().enumerate() {
-        // All of them in a long run; in a short one those around the swap, and one or two others.
-        if !(full() || at == swap || at == swap + 1 || random.one_in(steps.len())) {
+        // All of them in a long run; in a short one those around the swap, and one before.
+        if !(full() || at == swap || at == swap + 1 || at == before) {
             continue;
         }
         let why = format!("killed before {call} {nth}");
