@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn parse(lcores: Value, access: Value) -> Result<Document, Vec<DocumentError>> {
+    fn parse(lcores: &Value, access: &Value) -> Result<Document, Vec<DocumentError>> {
         let text = json!({"schema": "pointsman.node/v1", "node": "n", "generation": 1,
                           "lcores": lcores, "access": access});
         Document::parse(text.to_string().as_bytes())
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn lcores_and_people_are_read_with_their_defaults() {
-        let none = parse(json!({}), json!({})).unwrap();
+        let none = parse(&json!({}), &json!({})).unwrap();
         assert_eq!((none.lcores, none.access), (LcoresSpec::default(), AccessSpec::default()));
         let some = parse(
-            json!({"reserve": [1, 0, 9], "lcore_ids": "remapped", "limit": 65536}),
-            json!({"clients": {"users": [1000], "groups": [44]}, "administrators": {}}),
+            &json!({"reserve": [1, 0, 9], "lcore_ids": "remapped", "limit": 65536}),
+            &json!({"clients": {"users": [1000], "groups": [44]}, "administrators": {}}),
         );
         let some = some.unwrap();
         assert_eq!(some.lcores.reserve.to_string(), "0-1,9");
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named_with_its_place() {
-        let errors = parse(json!({"reserve": [3, 8192], "limit": 0}), json!({})).unwrap_err();
+        let errors = parse(&json!({"reserve": [3, 8192], "limit": 0}), &json!({})).unwrap_err();
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             errors,
@@ -175,7 +175,7 @@ mod tests {
             (json!([]), json!({}), "/lcores"),
             (json!({}), json!({"clients": {"users": ["root"]}}), "/access/clients/users/0"),
         ] {
-            let [error] = &parse(lcores, access).unwrap_err()[..] else { panic!("{pointer}") };
+            let [error] = &parse(&lcores, &access).unwrap_err()[..] else { panic!("{pointer}") };
             assert!(error.pointer.starts_with(pointer), "{error}");
         }
     }
