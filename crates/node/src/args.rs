@@ -2,6 +2,7 @@
 
 use crate::engine::CHECK_INTERVAL;
 use crate::engine::KEEP_GENERATIONS;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand, ValueEnum};
 use pointsman_keeper::{DEFAULT_LONGEST_DELAY, DEFAULT_MAX_CLIENTS};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,9 @@ pub struct KeeperArgs {
         long,
         value_name = "PATH",
         alias = "sock-path",
-        env = "MTL_MANAGER_SOCK_PATH"
+        env = "MTL_MANAGER_SOCK_PATH",
+        // The parser of paths takes no empty ones.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     pub imtl_socket: Option<PathBuf>,
     /// Who may connect to the socket of libmtl's applications: the bits of a file's mode, octal.
