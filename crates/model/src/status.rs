@@ -114,8 +114,14 @@ pub struct DispatcherStatus {
     /// Why it cannot be changed; `None`: it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fixed: Option<String>,
-    /// Whether the kernel counts how often programs run (`kernel.bpf_stats_enabled`).
-    pub counts_runs: bool,
+    /// How often it ran while the kernel counted (`kernel.bpf_stats_enabled`); `None`: it does not
+    /// count now. It never counts the programs in slots: they are jumped to from patched code
+    /// (kernel/bpf/trampoline.c, `bpf_trampoline_link_prog`), past what keeps statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
+    /// For how many nanoseconds in all, with all that it called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_nanoseconds: Option<u64>,
     /// Its programs in the order they run.
     pub programs: Vec<DispatchedProgram>,
 }
@@ -139,12 +145,6 @@ pub struct DispatchedProgram {
     pub members: Vec<ProgramName>,
     /// Whose it is: `this node`, or a guess by its name.
     pub owner: String,
-    /// How often it ran while the kernel counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runs: Option<u64>,
-    /// For how many nanoseconds in all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run_nanoseconds: Option<u64>,
 }
 
 /// What somebody else changed on a hook.

@@ -59,10 +59,9 @@ pub trait Kernel: Send {
     /// [`KernelError`] naming the hook.
     fn fused(&mut self, hook: &HookId) -> Result<Option<FusedProgram>, KernelError>;
 
-    /// How often programs ran, by the kernel's id: its own statistics, which it keeps of all
-    /// programs while [`run_statistics`](Self::run_statistics) says so. Those that are gone are left
-    /// out.
-    fn run_counts(&mut self, ids: &[u32]) -> BTreeMap<u32, RunCount>;
+    /// How often the program of the kernel's id `id` ran: the kernel's own statistics, which it keeps
+    /// while [`run_statistics`](Self::run_statistics) says so; `None`: it is gone.
+    fn run_count(&mut self, id: u32) -> Option<RunCount>;
 
     /// Whether the kernel keeps statistics of programs (`kernel.bpf_stats_enabled`).
     fn run_statistics(&self) -> bool;

@@ -14,7 +14,7 @@ use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName};
 use pointsman_netdev::Namespace;
 use pointsman_plan as plan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where sysfs is: drivers are found in it.
@@ -264,13 +264,10 @@ impl Kernel for LinuxKernel {
         }))
     }
 
-    fn run_counts(&mut self, ids: &[u32]) -> BTreeMap<u32, RunCount> {
-        let count = |&id: &u32| {
-            let program = pointsman_bpf::program_by_id(id).ok()??;
-            let ProgramInfo { runs, run_nanoseconds: nanoseconds, .. } = program;
-            Some((id, RunCount { runs, nanoseconds }))
-        };
-        ids.iter().filter_map(count).collect()
+    fn run_count(&mut self, id: u32) -> Option<RunCount> {
+        let program = pointsman_bpf::program_by_id(id).ok()??;
+        let ProgramInfo { runs, run_nanoseconds: nanoseconds, .. } = program;
+        Some(RunCount { runs, nanoseconds })
     }
 
     fn run_statistics(&self) -> bool {

@@ -10,11 +10,17 @@ use std::fmt::Write as _;
 
 /// A dispatcher with all its programs, in the order they run.
 pub(crate) fn all(look: Look, dispatcher: &DispatcherStatus) -> String {
-    let DispatcherStatus { program_id, version, fixed, counts_runs, programs } = dispatcher;
+    let DispatcherStatus { program_id, version, fixed, runs, run_nanoseconds, programs } =
+        dispatcher;
     let mut text = format!(
-        "dispatcher id {program_id}  version {version}  {}\n",
+        "dispatcher id {program_id}  version {version}  {}",
         count(programs.len(), "program")
     );
+    if let (Some(runs), Some(time)) = (runs, run_nanoseconds) {
+        let each = time.checked_div(*runs).unwrap_or(0);
+        let _ = write!(text, "  {} runs of {each} ns", grouped(*runs));
+    }
+    text.push('\n');
     if let Some(why) = fixed {
         text += &look.paint(Tone::Warn, &format!("nothing can join it: {why}"));
         text.push('\n');
@@ -30,29 +36,17 @@ pub(crate) fn all(look: Look, dispatcher: &DispatcherStatus) -> String {
             ("id", Column::Number),
             ("actions", Column::Text),
             ("whose", Column::Text),
-            ("kernel's runs", Column::Number),
         ],
     );
     for program in programs {
-        let DispatchedProgram { id, name, priority, members, owner, runs, .. } = program;
+        let DispatchedProgram { id, name, priority, members, owner, .. } = program;
         let actions = program.chain_call_actions.to_string().replace(',', " ");
         let names: Vec<_> = members.iter().map(ToString::to_string).collect();
         let whose =
             if names.is_empty() { owner.clone() } else { format!("ours: {}", names.join(" ")) };
-        let runs = runs.map_or_else(|| "-".to_owned(), grouped);
-        table.add_row([
-            cell(priority),
-            cell(name),
-            cell(id),
-            cell(actions),
-            cell(whose),
-            cell(runs),
-        ]);
+        table.add_row([cell(priority), cell(name), cell(id), cell(actions), cell(whose)]);
     }
     text += &lines(&table);
-    if !counts_runs {
-        text += "the kernel does not count runs: `sysctl kernel.bpf_stats_enabled=1` makes it\n";
-    }
     text
 }
 
@@ -104,7 +98,7 @@ mod tests {
 
     #[test]
     fn all_programs_are_shown_with_whose_they_are() {
-        let program = |priority, name: &str, members: &[&str], runs| DispatchedProgram {
+        let program = |priority, name: &str, members: &[&str]| DispatchedProgram {
             id: priority + 100,
             name: name.into(),
             tag: "0123456789abcdef".into(),
@@ -113,26 +107,26 @@ mod tests {
             members: members.iter().map(|&name| ProgramName::new(name).unwrap()).collect(),
             owner: if members.is_empty() { "libxdp (AF_XDP default program)" } else { "this node" }
                 .into(),
-            runs,
-            run_nanoseconds: runs,
         };
         let mut dispatcher = DispatcherStatus {
             program_id: 77,
             version: 2,
             fixed: None,
-            counts_runs: true,
+            runs: Some(1_234_567),
+            run_nanoseconds: Some(98_765_432),
             programs: vec![
-                program(10, "ddos_main", &["ddos", "ports"], Some(1_234_567)),
-                program(20, "xsk_def_prog", &[], Some(5)),
+                program(10, "ddos_main", &["ddos", "ports"]),
+                program(20, "xsk_def_prog", &[]),
             ],
         };
         insta::assert_snapshot!(all(PLAIN, &dispatcher), @"
-        dispatcher id 77  version 2  2 programs
-          prio  program        id  actions    whose                            kernel's runs
-            10  ddos_main     110  drop pass  ours: ddos ports                     1,234,567
-            20  xsk_def_prog  120  drop pass  libxdp (AF_XDP default program)              5
+        dispatcher id 77  version 2  2 programs  1,234,567 runs of 80 ns
+          prio  program        id  actions    whose
+            10  ddos_main     110  drop pass  ours: ddos ports
+            20  xsk_def_prog  120  drop pass  libxdp (AF_XDP default program)
         ");
         dispatcher.programs.clear();
+        (dispatcher.runs, dispatcher.run_nanoseconds) = (None, None);
         dispatcher.fixed = Some("it is attached by a BPF link".into());
         insta::assert_snapshot!(all(PLAIN, &dispatcher), @"
         dispatcher id 77  version 2  0 programs

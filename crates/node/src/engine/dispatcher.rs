@@ -37,14 +37,11 @@ fn dispatcher_status(
 ) -> Option<DispatcherStatus> {
     let dispatcher = interface.dispatcher.as_ref()?;
     let program_id = interface.attached.as_ref()?.program_id;
-    let counts_runs = kernel.run_statistics();
-    let ids: Vec<u32> = dispatcher.components.iter().map(|component| component.id).collect();
-    let counts = if counts_runs { kernel.run_counts(&ids) } else { Default::default() };
+    let counts = if kernel.run_statistics() { kernel.run_count(program_id) } else { None };
     let program = |component: &ObservedComponent| {
         let ObservedComponent { id, name, tag, priority, actions, passes, .. } = component;
         let link = hook.and_then(|hook| hook.link.as_ref());
         let ours = *passes || link.iter().flat_map(|link| &link.slots).flatten().any(|it| it == id);
-        let count = counts.get(id);
         DispatchedProgram {
             id: *id,
             name: name.clone(),
@@ -53,13 +50,12 @@ fn dispatcher_status(
             chain_call_actions: *actions,
             members: hook.map(|hook| members(hook, *id)).unwrap_or_default(),
             owner: if ours { "this node" } else { super::status::owner(Some(name)) }.to_owned(),
-            runs: count.map(|count| count.runs),
-            run_nanoseconds: count.map(|count| count.nanoseconds),
         }
     };
     let programs = dispatcher.components.iter().map(program).collect();
     let (version, fixed) = (dispatcher.version, dispatcher.fixed.clone());
-    Some(DispatcherStatus { program_id, version, fixed, counts_runs, programs })
+    let (runs, run_nanoseconds) = counts.map(|it| (it.runs, it.nanoseconds)).unzip();
+    Some(DispatcherStatus { program_id, version, fixed, runs, run_nanoseconds, programs })
 }
 
 /// The members of the chain whose slot a program is.

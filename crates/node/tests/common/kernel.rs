@@ -12,7 +12,7 @@ use pointsman_model::{
 };
 use pointsman_node::host::{Kernel, KernelError, Objects, RunCount, Scope};
 use pointsman_plan::{Caps, Host as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -132,9 +132,8 @@ impl Kernel for TestKernel {
         }))
     }
 
-    fn run_counts(&mut self, ids: &[u32]) -> BTreeMap<u32, RunCount> {
-        let count = |&id: &u32| (id, RunCount { runs: id.into(), nanoseconds: 10 });
-        ids.iter().map(count).collect()
+    fn run_count(&mut self, id: u32) -> Option<RunCount> {
+        Some(RunCount { runs: id.into(), nanoseconds: 10 })
     }
 
     fn run_statistics(&self) -> bool {
