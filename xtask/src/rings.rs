@@ -3,7 +3,7 @@
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, shown, stream};
 use crate::workspace::Workspace;
-use crate::{interrupt, setup, vm};
+use crate::{interrupt, later, setup, vm};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::fmt;
@@ -39,7 +39,7 @@ enum Ring {
     Pure,
     /// The host's kernel, in network namespaces of its own. Needs root.
     Netns,
-    /// Debian's stock kernel in an emulated machine. Needs root.
+    /// Debian's stock kernel in an emulated machine; with `--full` a later one as well. Needs root.
     Vm,
 }
 
@@ -83,6 +83,9 @@ impl Session {
         if self.full {
             environment.push(("POINTSMAN_FULL", "1".to_owned()));
         }
+        if let Some(directory) = later::fetched(workspace) {
+            environment.push(("POINTSMAN_LATER_XDP_TOOLS", directory.display().to_string()));
+        }
         environment
     }
 
@@ -125,11 +128,11 @@ pub(crate) fn run_rings(workspace: &Workspace, options: &Options) -> Tally {
     };
     let mut total = Tally::default();
     let mut summary = Vec::new();
-    for &ring in rings {
-        println!("\n== ring {ring} ==");
+    for part in rings.iter().flat_map(|&ring| parts(ring, options.full)) {
+        println!("\n== ring {} ==", part.title());
         let started = Instant::now();
-        let tally = run_ring(workspace, ring, &mut session);
-        summary.push(summary_line(ring, &tally, started.elapsed()));
+        let Ran { tally, kernel } = run_part(workspace, part, &mut session);
+        summary.push(summary_line(part.ring, &tally, started.elapsed(), &kernel));
         total.add(tally);
     }
     println!("\n== summary ==\nseed {}", session.seed);
@@ -139,27 +142,94 @@ pub(crate) fn run_rings(workspace: &Workspace, options: &Options) -> Tally {
     total
 }
 
-fn run_ring(workspace: &Workspace, ring: Ring, session: &mut Session) -> Tally {
-    let mut tally = Tally::default();
-    if interrupt::pending() {
-        tally.fail(format!("ring {ring}: interrupted"));
-        return tally;
-    }
-    if let Some(why) = cannot_run(ring) {
-        println!("skipped: {why}");
-        tally.skip(format!("ring {ring}"), why);
-        return tally;
-    }
-    let ran = match ring {
-        Ring::Pure => pure(workspace, session),
-        Ring::Netns => netns(workspace, session),
-        Ring::Vm => vm::ring(workspace, session),
+/// A ring, on one kernel if it has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    ring: Ring,
+    /// The series of the kernel; `None`: this host's.
+    series: Option<&'static str>,
+}
+
+/// What a part came to.
+#[derive(Debug, Default)]
+struct Ran {
+    tally: Tally,
+    /// The kernel that it ran on; empty where that does not matter.
+    kernel: String,
+}
+
+/// What a ring consists of.
+fn parts(ring: Ring, full: bool) -> impl Iterator<Item = Part> {
+    let of_series: &[Option<&str>] = match (ring, full) {
+        (Ring::Vm, true) => &[Some(vm::SERIES), Some(vm::LATER_SERIES)],
+        (Ring::Vm, false) => &[Some(vm::SERIES)],
+        (Ring::Pure | Ring::Netns, _) => &[None],
     };
-    ran.unwrap_or_else(|error| {
-        println!("ring {ring}: {error:#}");
-        tally.fail(format!("ring {ring}: {error:#}"));
+    of_series.iter().map(move |&series| Part { ring, series })
+}
+
+impl Part {
+    /// The name under which its failures and skips are told.
+    fn title(self) -> String {
+        match (self.ring, self.series) {
+            (ring, Some(series)) => format!("{ring} on {series}"),
+            (ring, None) => ring.to_string(),
+        }
+    }
+}
+
+fn run_part(workspace: &Workspace, part: Part, session: &mut Session) -> Ran {
+    let mut ran = Ran::default();
+    if interrupt::pending() {
+        ran.tally.fail(format!("ring {}: interrupted", part.title()));
+        return ran;
+    }
+    if let Some(why) = cannot_run(part.ring) {
+        println!("skipped: {why}");
+        ran.tally.skip(format!("ring {}", part.title()), why);
+        return ran;
+    }
+    let result = match part.ring {
+        Ring::Pure => pure(workspace, session),
+        Ring::Netns => {
+            ran.kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+            netns(workspace, session)
+        }
+        Ring::Vm => on_vm(workspace, part, session, &mut ran.kernel),
+    };
+    ran.tally = result.unwrap_or_else(|error| {
+        println!("ring {}: {error:#}", part.title());
+        let mut tally = Tally::default();
+        tally.fail(format!("ring {}: {error:#}", part.title()));
         tally
-    })
+    });
+    ran
+}
+
+/// Runs the emulated machine with a kernel of the part's series. The one that everything has to run
+/// on must be there; a later one that cannot be had is a skip.
+fn on_vm(
+    workspace: &Workspace,
+    part: Part,
+    session: &mut Session,
+    named: &mut String,
+) -> Result<Tally> {
+    let series = part.series.unwrap_or(vm::SERIES);
+    series.clone_into(named);
+    let kernel = match session.prepare(|| vm::fetch(workspace, series)) {
+        Err(error) if series != vm::SERIES && !interrupt::pending() => {
+            println!("skipped: {error:#}");
+            let mut tally = Tally::default();
+            tally.skip(format!("ring {}", part.title()), format!("{error:#}"));
+            return Ok(tally);
+        }
+        fetched => fetched?,
+    };
+    kernel.package.clone_into(named);
+    let mut tally = vm::ring(workspace, session, &kernel)?;
+    // The same test runs on each kernel.
+    tally.failures.iter_mut().for_each(|failure| *failure += &format!(" (on {series})"));
+    Ok(tally)
 }
 
 /// Why this ring cannot run here at all. A missing package is no such reason: it is installed.
@@ -278,18 +348,34 @@ fn is_result(line: &str) -> bool {
     line.starts_with("test result: ")
 }
 
-fn summary_line(ring: Ring, tally: &Tally, took: Duration) -> String {
+fn summary_line(ring: Ring, tally: &Tally, took: Duration, kernel: &str) -> String {
     let Tally { passed, failed, skipped, .. } = tally;
     let (skipped, took) = (skipped.len(), took.as_secs_f64());
-    format!(
-        "ring {ring:<6} {passed:>5} passed {failed:>5} failed {skipped:>5} skipped {took:>8.1} s"
-    )
+    let line = format!(
+        "ring {ring:<6} {passed:>5} passed {failed:>5} failed {skipped:>5} skipped {took:>8.1} s  \
+         {kernel}"
+    );
+    line.trim_end().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::capture;
+
+    #[test]
+    fn long_runs_take_a_later_kernel_too_and_the_summary_names_it() {
+        let titles = |ring, full| parts(ring, full).map(Part::title).collect::<Vec<_>>();
+        assert_eq!(titles(Ring::Netns, true), ["netns"]);
+        assert_eq!(titles(Ring::Vm, false), ["vm on 6.1"]);
+        assert_eq!(titles(Ring::Vm, true), ["vm on 6.1", "vm on 6.12"]);
+        let tally = Tally { passed: 3, ..Tally::default() };
+        let took = Duration::from_millis(1500);
+        let line = summary_line(Ring::Vm, &tally, took, "linux-image-6.12.9-amd64");
+        assert!(line.starts_with("ring vm         3 passed"), "{line}");
+        assert!(line.ends_with("1.5 s  linux-image-6.12.9-amd64"), "{line}");
+        assert!(summary_line(Ring::Pure, &tally, took, "").ends_with("1.5 s"));
+    }
 
     #[test]
     fn what_a_killed_test_mounts_and_names_is_gone_with_it() {

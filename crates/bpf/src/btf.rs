@@ -1,10 +1,10 @@
 //! One BTF made of several: the types of all members, and the functions of the chain itself.
 
 use crate::error::Error;
+use crate::member::slice;
 use crate::object::Object;
 use libbpf_sys as sys;
 use pointsman_fuse::assemble::{Function, Line};
-use pointsman_model::Sha256;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::os::fd::BorrowedFd;
@@ -17,8 +17,8 @@ pub(crate) struct MergedBtf {
     /// `int (struct xdp_md *)`: what the verifier expects of a program and of a called member.
     program_type: u32,
     int: u32,
-    /// By how much the type ids of an object's BTF were moved.
-    shifts: BTreeMap<Sha256, u32>,
+    /// By how much the type ids of an object's BTF, given whole, were moved.
+    shifts: BTreeMap<Box<[u8]>, u32>,
 }
 
 // SAFETY: a btf has no ties to the thread that made it, and `MergedBtf` is the only owner of the
@@ -89,13 +89,36 @@ impl MergedBtf {
         })
     }
 
+    /// Gives functions of this name another, so that the name is free. Who knows a name by the
+    /// beginning that the kernel keeps looks for the only function that begins so.
+    pub(crate) fn free_name(&mut self, name: &str) -> Result<(), Error> {
+        let other = self.add_string(&format!("member_{name}"))?;
+        // SAFETY: the BTF is ours, and knows the types with ids below the count.
+        let count = unsafe { sys::btf__type_cnt(self.ptr.as_ptr()) };
+        for id in 1..count {
+            // SAFETY: as above; the type lives in memory of this BTF, which is being built and
+            // which nobody else refers to. Its name is a string of this BTF.
+            unsafe {
+                let raw = self.ptr.as_ptr();
+                let ty = sys::btf__type_by_id(raw, id).cast_mut();
+                let kind = ((*ty).info >> 24) & 0x1f;
+                if kind == sys::BTF_KIND_FUNC
+                    && crate::object::text(sys::btf__str_by_offset(raw, (*ty).name_off)) == name
+                {
+                    (*ty).name_off = other;
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn add_string(&mut self, text: &str) -> Result<u32, Error> {
         let text = c_string(text);
         // SAFETY: the BTF is ours, the text is zero-terminated and copied.
         added(unsafe { sys::btf__add_str(self.ptr.as_ptr(), text.as_ptr()) })
     }
 
-    /// Adds an object's types, once per object, and moves its records to where they are now.
+    /// Adds an object's types, once even if several objects have the same, and moves its records to where they are now.
     pub(crate) fn adopt(
         &mut self,
         object: &Object,
@@ -107,12 +130,18 @@ impl MergedBtf {
         if source.is_null() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let shift = match self.shifts.get(&object.hash()) {
+        let mut size = 0;
+        // SAFETY: libbpf answers null, or so many bytes that live as long as the object's BTF.
+        let types = unsafe {
+            let start = sys::btf__raw_data(source, &raw mut size).cast::<u8>();
+            slice(start, size as usize)
+        };
+        let shift = match self.shifts.get(types) {
             Some(&shift) => shift,
             None => {
                 // SAFETY: both are valid; the source is only read.
                 let first = added(unsafe { sys::btf__add_btf(self.ptr.as_ptr(), source) })?;
-                self.shifts.insert(object.hash(), first - 1);
+                self.shifts.insert(types.into(), first - 1);
                 first - 1
             }
         };

@@ -2,9 +2,10 @@
 
 use crate::alone::verifier_error;
 use crate::btf::{FunctionLinkage, MergedBtf};
+use crate::dispatcher::names::KERNEL_NAME;
 use crate::error::Error;
 use crate::kernel::{self, Link, Load, Maps, Place, ProgramInfo};
-use crate::member::Member;
+use crate::member::{Member, kernel_name};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use libbpf_sys as sys;
 use pointsman_fuse::assemble::{self, Counter, Frame, Fused, Line, assemble};
@@ -15,7 +16,9 @@ use pointsman_model::{Action, ActionSet, Verdicts};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// The name of every fused program: what `bpftool prog` shows.
+/// The name of every fused program that is attached by itself: what `bpftool prog` shows. In a slot
+/// a program has the name of its slot, and its type information knows a function of this name if it
+/// answers what only a dispatcher understands.
 pub const PROGRAM_NAME: &str = "pointsman_chain";
 
 /// One member's place in a chain.
@@ -82,7 +85,8 @@ impl Chain {
     fn load(slots: &[&Slot<'_>], layout: Layout, counted: bool) -> Result<Self, Error> {
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
         let end = Action::Pass.code();
-        let program = Woven::of(slots, &layout, counters.as_ref(), end)?.load(Place::Anywhere)?;
+        let woven = Woven::of(PROGRAM_NAME, slots, &layout, counters.as_ref(), end)?;
+        let program = woven.load(Place::Anywhere)?;
         Ok(Self { program, maps: maps_of(slots)?, counters, layout })
     }
 
@@ -238,6 +242,7 @@ pub(crate) fn maps_of(slots: &[&Slot<'_>]) -> Result<Maps, Error> {
 /// A fused program that is not loaded yet.
 #[derive(Debug)]
 pub(crate) struct Woven {
+    name: String,
     btf: MergedBtf,
     fused: Fused,
     gpl: bool,
@@ -247,15 +252,16 @@ pub(crate) struct Woven {
 }
 
 impl Woven {
-    /// Fuses members in the order given. What is left at the end answers `end`.
+    /// Fuses members in the order given into a program called `name`. What is left at the end
+    /// answers `end`.
     pub(crate) fn of(
+        name: &str,
         slots: &[&Slot<'_>],
         layout: &Layout,
         counters: Option<&Counters>,
         end: u32,
     ) -> Result<Self, Error> {
         let mut btf = MergedBtf::new()?;
-        let chain_type = btf.add_program(PROGRAM_NAME, FunctionLinkage::Global)?;
         let unknown_type = btf.add_unknown()?;
         let file = btf.add_string("pointsman")?;
         let mut records = Vec::with_capacity(slots.len());
@@ -268,6 +274,13 @@ impl Woven {
             let glue = Line { offset: 0, file, text, position: ((at as u32 + 1) << 10) | 1 };
             let called_type = btf.add_program(slot.member.entry(), FunctionLinkage::Global)?;
             records.push((functions, lines, glue, called_type));
+        }
+        if name.len() >= KERNEL_NAME {
+            btf.free_name(name)?;
+        }
+        let chain_type = btf.add_program(name, FunctionLinkage::Global)?;
+        if name != PROGRAM_NAME && end != Action::Pass.code() {
+            btf.add_program(PROGRAM_NAME, FunctionLinkage::Global)?;
         }
         let members: Vec<_> = slots
             .iter()
@@ -295,7 +308,8 @@ impl Woven {
         };
         let fused = assemble(&members, &frame)?;
         let names = slots.iter().map(|slot| slot.name.to_owned()).collect();
-        Ok(Self { btf, fused, gpl: layout.gpl, frags: layout.frags, names })
+        let name = name.to_owned();
+        Ok(Self { name, btf, fused, gpl: layout.gpl, frags: layout.frags, names })
     }
 
     /// How many instructions it has.
@@ -305,7 +319,7 @@ impl Woven {
 
     pub(crate) fn load(&self, place: Place<'_>) -> Result<OwnedFd, Error> {
         let load = Load {
-            name: PROGRAM_NAME,
+            name: kernel_name(&self.name),
             licence: if self.gpl { "GPL" } else { "Proprietary" },
             instructions: &self.fused.instructions,
             btf: Some(self.btf.load()?),
@@ -316,7 +330,7 @@ impl Woven {
         };
         let (program, _) = load.load().map_err(|refused| {
             let guilty = guilty(&self.fused, &refused.log).and_then(|at| self.names.get(at));
-            let name = guilty.map_or(PROGRAM_NAME, String::as_str);
+            let name = guilty.map_or(self.name.as_str(), String::as_str);
             verifier_error(name, &refused.error, &refused.log)
         })?;
         Ok(program)

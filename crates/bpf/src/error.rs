@@ -1,5 +1,6 @@
 //! What can go wrong with objects, programs and maps.
 
+use crate::dispatcher::DispatcherError;
 use crate::value::ValueError;
 use std::io;
 
@@ -117,6 +118,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The dispatcher of an interface is not what it should be, or cannot be changed.
+    #[error("interface {interface}: {source}")]
+    Dispatcher {
+        /// The interface.
+        interface: String,
+        /// What is wrong, and what to do.
+        #[source]
+        source: Box<DispatcherError>,
+    },
     /// A pin is not what it should be.
     #[error("{path}: {why}")]
     Pin {
@@ -143,6 +153,10 @@ impl Error {
     pub fn log(&self) -> Option<&str> {
         match self {
             Self::Verifier { log, .. } => Some(log),
+            Self::Dispatcher { source, .. } => match source.as_ref() {
+                DispatcherError::Other(inner) => inner.log(),
+                _ => None,
+            },
             _ => None,
         }
     }

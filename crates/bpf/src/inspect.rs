@@ -83,7 +83,7 @@ pub fn inspect_object(bytes: &[u8]) -> Result<ObjectReport, Error> {
         size: variable.size,
     });
     Ok(ObjectReport {
-        sha256: object.hash(),
+        sha256: Sha256::of(bytes),
         licence: object.licence().to_owned(),
         has_btf: btf.is_some(),
         programs: programs.collect(),

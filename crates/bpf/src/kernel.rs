@@ -224,6 +224,10 @@ pub struct ProgramInfo {
     pub jited_bytes: u32,
     /// Instructions that the verifier walked; 0 before 5.16, which does not say.
     pub verified_instructions: u32,
+    /// How often it ran while the kernel kept count (`kernel.bpf_stats_enabled`).
+    pub runs: u64,
+    /// And for how long in all.
+    pub run_nanoseconds: u64,
 }
 
 /// Asks the kernel about a program.
@@ -242,6 +246,8 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<ProgramInfo, Error> {
         translated_bytes: info.xlated_prog_len,
         jited_bytes: info.jited_prog_len,
         verified_instructions: info.verified_insns,
+        runs: info.run_cnt,
+        run_nanoseconds: info.run_time_ns,
     })
 }
 

@@ -243,7 +243,7 @@ impl Code {
 
 /// # Safety
 /// `start` is null, or `len` values live there at least as long as the caller uses the result.
-unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
+pub(crate) unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
     if start.is_null() || len == 0 {
         return &[];
     }

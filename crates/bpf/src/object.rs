@@ -7,7 +7,6 @@ use crate::value::TypeLayout;
 use libbpf_rs::btf::TypeId;
 use libbpf_rs::{Btf, MapType};
 use libbpf_sys as sys;
-use pointsman_model::Sha256;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char};
@@ -23,7 +22,6 @@ const FRAGS_SECTION: &str = "xdp.frags";
 #[derive(Debug)]
 pub struct Object {
     ptr: NonNull<sys::bpf_object>,
-    hash: Sha256,
     licence: String,
     /// The maps whose slots the object fills with programs or maps of its own.
     filled: BTreeSet<String>,
@@ -67,10 +65,12 @@ impl Object {
     /// ("NAME.rodata").
     pub(crate) fn open_as(bytes: &[u8], name: &CStr) -> Result<Self, Error> {
         check_elf(bytes)?;
-        let hash = Sha256::of(bytes);
         let opts = sys::bpf_object_open_opts {
             sz: size_of::<sys::bpf_object_open_opts>() as sys::size_t,
             object_name: name.as_ptr(),
+            // Empty: no BPF token, for which libbpf would ask at every object. Whoever runs this
+            // has the capabilities or is refused by the kernel.
+            bpf_token_path: c"".as_ptr(),
             ..Default::default()
         };
         let (ptr, said) = messages::capture(|| {
@@ -87,13 +87,7 @@ impl Object {
             let os = std::io::Error::last_os_error();
             Error::Open { message: said.unwrap_or_else(|| os.to_string()) }
         })?;
-        Ok(Self { ptr, hash, licence: licence(bytes), filled: filled_maps(bytes) })
-    }
-
-    /// The hash of the bytes.
-    #[must_use]
-    pub fn hash(&self) -> Sha256 {
-        self.hash
+        Ok(Self { ptr, licence: licence(bytes), filled: filled_maps(bytes) })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut sys::bpf_object {

@@ -6,8 +6,8 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use libbpf_sys as sys;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
@@ -33,6 +33,23 @@ pub fn name_of(file: &str) -> String {
 pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     let found = rustix::fs::statfs(path)?;
     Ok(found.f_type as u32 == BPF_FS_MAGIC)
+}
+
+/// Where the filesystem is mounted that `path` lies in: the last directory above it on the same
+/// device.
+///
+/// # Errors
+/// The path cannot be looked at.
+pub fn mount_of(path: &Path) -> io::Result<PathBuf> {
+    let mut mount = fs::canonicalize(path)?;
+    let device = fs::metadata(&mount)?.dev();
+    while let Some(above) = mount.parent().map(Path::to_owned) {
+        if fs::metadata(&above)?.dev() != device {
+            break;
+        }
+        mount = above;
+    }
+    Ok(mount)
 }
 
 /// Mounts a BPF filesystem at `path`, for its owner alone, unless there is one.

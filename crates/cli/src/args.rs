@@ -132,6 +132,29 @@ pub(crate) enum Verb {
         pointsman --json counters --watch | jq -c '.hooks[].programs[] | [.program, .runs]'")]
     Counters(CountersArgs),
 
+    /// Show the applications that are connected: who they are, whether they live, what they hold.
+    ///
+    /// PID, USER and PROGRAM are what the kernel says; HOST is what the application claims.
+    #[command(after_help = "Examples:\n  \
+        pointsman instances\n  \
+        pointsman --json instances | jq '.instances[] | select(.liveness != \"alive\")'")]
+    Instances,
+
+    /// Show one application with all that is known of it.
+    Instance(InstanceArgs),
+
+    /// Take from an application all that it holds.
+    ///
+    /// It stays connected and may ask again; what it still uses may be given to another. For
+    /// administrators.
+    Clear(InstanceArgs),
+
+    /// Draw the machine: sockets, NUMA nodes, cores and their threads, and who holds which.
+    #[command(after_help = "Examples:\n  \
+        pointsman lcores\n  \
+        pointsman --json lcores | jq '.held[] | [.lcore.cpu, .owner]'")]
+    Lcores,
+
     /// Show what an ELF object holds: programs, maps, globals. Loads nothing, needs no node.
     ///
     /// The author's suggestion (XDP_RUN_CONFIG) is shown and never applied: order and actions are
@@ -165,6 +188,13 @@ pub(crate) enum Verb {
         /// The shell.
         shell: Shell,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstanceArgs {
+    /// Its number, as `pointsman instances` shows it.
+    #[arg(value_name = "ID")]
+    pub(crate) id: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@
 
 mod connect;
 mod glass;
+mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -101,7 +102,7 @@ pub(crate) enum ClientError {
 
 /// What to add where a request that changes the host has no answer: it may have been done.
 fn unsure(request: &str) -> &'static str {
-    if matches!(request, APPLY | DRAIN) || glass::changes(request) {
+    if matches!(request, APPLY | DRAIN) || glass::changes(request) || leases::changes(request) {
         "; whether it was carried out is unknown (see pointsman status)"
     } else {
         ""

@@ -102,6 +102,8 @@ fn the_errors_of_the_page_are_real() {
             top(r#""namespaces": {"a": {"name": "a", "pid": 1}}"#),
         ),
         ("expected a number from 1 to 4194304", top(r#""namespaces": {"a": {"pid": 0}}"#)),
+        ("expected the number of a CPU, below 8192", top(r#""lcores": {"reserve": [8192]}"#)),
+        ("expected a number from 1 to 65536", top(r#""lcores": {"limit": 0}"#)),
         ("is not a valid entry name", program(r#""builtin": "counting-pass", "entry": "1a""#)),
         ("is not a valid sha256", object(r#""sha256": "9F86""#)),
         ("expected `object` or `builtin`", program("")),

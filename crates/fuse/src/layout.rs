@@ -159,8 +159,7 @@ pub fn layout(
     // for the subprogram's result, and deletes what the chain does with any other. Behind a
     // global function, which is what a called member is, it assumes nothing.
     let by_need = |(_, facts): &(&str, &ProgramFacts)| {
-        let called = facts.tail_calls || facts.tail_call_depth.is_some();
-        if called { Form::Called } else { Form::Inlined }
+        if facts.has_tail_call() { Form::Called } else { Form::Inlined }
     };
     let mut forms: Vec<Form> = members.iter().map(by_need).collect();
     loop {

@@ -32,6 +32,8 @@ pub enum ProblemKind {
     TooLarge,
     /// The request makes no sense here.
     BadRequest,
+    /// Who asks has no right to it.
+    Forbidden,
     /// There is no such resource.
     NotFound,
     /// What is asked for does not go together with how the host stands.

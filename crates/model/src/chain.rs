@@ -1,6 +1,6 @@
 //! A chain as it is built: the record that lies pinned beside every chain in the kernel.
 
-use crate::{ActionSet, EntryName, Fingerprint, HookId, ProgramName, Sha256, Verdicts};
+use crate::{Action, ActionSet, EntryName, Fingerprint, HookId, ProgramName, Sha256, Verdicts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,30 @@ use utoipa::ToSchema;
 pub struct ChainSpec {
     /// The members in the order they run.
     pub members: Vec<MemberSpec>,
-    /// Whether the fused program takes packets of several buffers (`BPF_F_XDP_HAS_FRAGS`).
+    /// Whether the fused program takes packets of several buffers (`BPF_F_XDP_HAS_FRAGS`); of slots,
+    /// whether all of them do.
+    pub frags: bool,
+    /// How the members are divided into slots of a dispatcher, in order. None: all of them are one
+    /// program, attached by a BPF link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotSpec>,
+}
+
+/// A slot of a dispatcher: neighbouring members fused into one program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SlotSpec {
+    /// How many members it has.
+    pub members: usize,
+    /// Whether its only member answers as its author wrote it, and the slot has that member's
+    /// actions. Otherwise the slot answers "continue" with one verdict for all its members.
+    pub own: bool,
+    /// The name of its program: the entry of its first member, so that libxdp's order is ours.
+    pub name: EntryName,
+    /// Its priority: that of its first member.
+    pub priority: u32,
+    /// The verdicts after which the dispatcher goes on.
+    pub actions: ActionSet,
+    /// Whether it takes packets of several buffers.
     pub frags: bool,
 }
 
@@ -89,47 +112,79 @@ impl MemberSpec {
 }
 
 impl ChainSpec {
-    /// Turns exit counts into what each member answered.
-    ///
-    /// A packet that left at a later member, or at the end, got "continue" from every earlier
-    /// one; a member with one continue action therefore gave that verdict.
-    #[must_use]
-    pub fn verdicts(&self, exits: &ExitCounts) -> Vec<Verdicts> {
-        let mut later = exits.end;
-        let mut all = Vec::with_capacity(self.members.len());
-        for (member, &own) in self.members.iter().zip(&exits.members).rev() {
-            let mut verdicts = own;
-            if member.counts_itself() {
-                // Of its own count, what did not continue left here; it all came in here.
-                later = verdicts.total();
-            } else {
-                if let Some(action) = member.chain_call_actions.iter().next() {
-                    let mut counts = verdicts.to_array();
-                    counts[action as usize] = counts[action as usize].wrapping_add(later);
-                    verdicts = Verdicts::from_array(counts);
-                }
-                later = later.wrapping_add(own.total());
-            }
-            all.push(verdicts);
-        }
-        all.reverse();
-        all
+    /// The parts that are one program each, with their slots: the whole chain where there are none.
+    pub fn parts(&self) -> impl Iterator<Item = (&[MemberSpec], Option<&SlotSpec>)> {
+        let whole = self.slots.is_empty().then_some((&self.members[..], None));
+        let mut rest = &self.members[..];
+        let slots = self.slots.iter().map(move |slot| {
+            let (part, behind) = rest.split_at(slot.members.min(rest.len()));
+            rest = behind;
+            (part, Some(slot))
+        });
+        whole.into_iter().chain(slots)
     }
 
-    /// Per member all verdicts, and those that were final.
+    /// Per member all verdicts, and those that were final. `exits`: of each part.
     #[must_use]
-    pub fn counted(&self, exits: &ExitCounts) -> Vec<Counted> {
-        let verdicts = self.verdicts(exits);
-        let with_own = self.members.iter().zip(&exits.members).zip(verdicts);
-        let counted = with_own.map(|((member, own), verdicts)| {
-            let mut finals = if member.enforce { own.to_array() } else { [0; Verdicts::LEN] };
-            for action in member.chain_call_actions.iter() {
-                finals[action as usize] = 0;
-            }
-            Counted { verdicts, finals: Verdicts::from_array(finals) }
-        });
-        counted.collect()
+    pub fn counted(&self, exits: &[ExitCounts]) -> Vec<Counted> {
+        let parts = self.parts().zip(exits);
+        parts.flat_map(|((members, _), exits)| counted(members, exits)).collect()
     }
+
+    /// Packets that passed the end of the last part. `exits`: of each part.
+    #[must_use]
+    pub fn passed_end(&self, exits: &[ExitCounts]) -> u64 {
+        let Some(((members, slot), exits)) = self.parts().zip(exits).last() else { return 0 };
+        match (members, slot) {
+            // It has no end of its own: whether the dispatcher goes on is decided by its verdict.
+            ([member], Some(slot)) if slot.own => {
+                let goes_on = |action: Action| member.chain_call_actions.contains(action);
+                let counts = exits.members.first().copied().unwrap_or_default().to_array();
+                let on = Action::ALL.into_iter().filter(|&action| goes_on(action));
+                on.map(|action| counts[action as usize]).fold(exits.end, u64::wrapping_add)
+            }
+            _ => exits.end,
+        }
+    }
+}
+
+/// Turns exit counts of one program into what each of its members answered.
+///
+/// A packet that left at a later member, or at the end, got "continue" from every earlier one; a
+/// member with one continue action therefore gave that verdict.
+fn verdicts(members: &[MemberSpec], exits: &ExitCounts) -> Vec<Verdicts> {
+    let mut later = exits.end;
+    let mut all = Vec::with_capacity(members.len());
+    for (member, &own) in members.iter().zip(&exits.members).rev() {
+        let mut verdicts = own;
+        if member.counts_itself() {
+            // Of its own count, what did not continue left here; it all came in here.
+            later = verdicts.total();
+        } else {
+            if let Some(action) = member.chain_call_actions.iter().next() {
+                let mut counts = verdicts.to_array();
+                counts[action as usize] = counts[action as usize].wrapping_add(later);
+                verdicts = Verdicts::from_array(counts);
+            }
+            later = later.wrapping_add(own.total());
+        }
+        all.push(verdicts);
+    }
+    all.reverse();
+    all
+}
+
+/// Per member of one program all verdicts, and those that were final.
+fn counted(members: &[MemberSpec], exits: &ExitCounts) -> Vec<Counted> {
+    let with_own = members.iter().zip(&exits.members).zip(verdicts(members, exits));
+    let counted = with_own.map(|((member, own), verdicts)| {
+        let mut finals = if member.enforce { own.to_array() } else { [0; Verdicts::LEN] };
+        for action in member.chain_call_actions.iter() {
+            finals[action as usize] = 0;
+        }
+        Counted { verdicts, finals: Verdicts::from_array(finals) }
+    });
+    counted.collect()
 }
 
 /// What one program answered, and with which answers it ended a packet's way.
@@ -161,13 +216,13 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a retired chain's counts.
-    pub fn fold(&mut self, sequence: u64, spec: &ChainSpec, exits: &ExitCounts) {
+    /// Adds a retired chain's counts, of each part.
+    pub fn fold(&mut self, sequence: u64, spec: &ChainSpec, exits: &[ExitCounts]) {
         for (member, counted) in spec.members.iter().zip(spec.counted(exits)) {
             let sum = self.programs.entry(member.program.clone()).or_default();
             *sum = *sum + counted;
         }
-        self.end = self.end.wrapping_add(exits.end);
+        self.end = self.end.wrapping_add(spec.passed_end(exits));
         self.folded = sequence;
     }
 }
@@ -247,13 +302,57 @@ mod tests {
                     Action::ALL.into_iter().filter(|&a| bits & (1 << a as u8) != 0).collect();
                 member(&format!("m{at}"), &actions, enforce)
             });
-            let spec = ChainSpec { members: members.collect(), frags: false };
+            let spec = ChainSpec { members: members.collect(), frags: false, slots: vec![] };
             let packets: Vec<Vec<_>> = packets
                 .into_iter()
                 .map(|packet| packet.into_iter().map(|code| Action::ALL[code]).collect())
                 .collect();
             let (exits, truth) = simulate(&spec, &packets);
-            proptest::prop_assert_eq!(spec.counted(&exits), truth);
+            proptest::prop_assert_eq!(spec.counted(&[exits]), truth);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn slots_count_each_for_itself(
+            own in 0u8..32, rest in proptest::collection::vec(0u8..32, 1..4),
+            packets in proptest::collection::vec(proptest::collection::vec(0usize..5, 4), 0..60),
+        ) {
+            let set = |bits: u8| -> Vec<_> {
+                Action::ALL.into_iter().filter(|&a| bits & (1 << a as u8) != 0).collect()
+            };
+            let first = member("own", &set(own), true);
+            let second: Vec<_> =
+                rest.iter().enumerate().map(|(at, &b)| member(&format!("m{at}"), &set(b), true)).collect();
+            let slot = |members, own, actions: &[Action]| SlotSpec {
+                members, own, name: EntryName::new("main").unwrap(), priority: 50,
+                actions: actions.iter().copied().collect(), frags: false,
+            };
+            let slots = vec![slot(1, true, &set(own)), slot(rest.len(), false, &[])];
+            let members: Vec<_> = std::iter::once(first.clone()).chain(second.clone()).collect();
+            let spec = ChainSpec { members: members.clone(), frags: false, slots };
+            let packets: Vec<Vec<_>> = packets
+                .into_iter()
+                .map(|packet| packet.into_iter().map(|code| Action::ALL[code]).collect())
+                .collect();
+            // The program in the first slot ends with every verdict, and the dispatcher decides.
+            let alone = ChainSpec {
+                members: vec![member("own", &[], true)], frags: false, slots: vec![],
+            };
+            let (first_exits, _) = simulate(&alone, &packets);
+            let behind: Vec<Vec<_>> = packets.iter()
+                .filter(|packet| first.chain_call_actions.contains(packet[0]))
+                .map(|packet| packet[1..].to_vec()).collect();
+            let second = ChainSpec { members: second, frags: false, slots: vec![] };
+            let (second_exits, _) = simulate(&second, &behind);
+            let whole = ChainSpec { members, frags: false, slots: vec![] };
+            let (exits, truth) = simulate(&whole, &packets);
+            let parts = [first_exits.clone(), second_exits];
+            proptest::prop_assert_eq!(spec.counted(&parts), truth);
+            proptest::prop_assert_eq!(spec.passed_end(&parts), exits.end);
+            let slots = vec![slot(1, true, &set(own))];
+            let only = ChainSpec { members: vec![first], frags: false, slots };
+            proptest::prop_assert_eq!(only.passed_end(&[first_exits]), behind.len() as u64);
         }
     }
 
@@ -261,16 +360,16 @@ mod tests {
     fn folding_keeps_a_programs_counts_over_a_re_order() {
         let pass = [Action::Pass];
         let (a, b) = (member("a", &pass, true), member("b", &pass, true));
-        let first = ChainSpec { members: vec![a.clone(), b.clone()], frags: false };
-        let second = ChainSpec { members: vec![b, a], frags: false };
+        let first = ChainSpec { members: vec![a.clone(), b.clone()], frags: false, slots: vec![] };
+        let second = ChainSpec { members: vec![b, a], frags: false, slots: vec![] };
         let drops = |at: usize| {
             let mut members = vec![Verdicts::default(); 2];
             members[at].drop = 5;
             ExitCounts { members, end: 1 }
         };
         let mut totals = Totals::default();
-        totals.fold(1, &first, &drops(1));
-        totals.fold(2, &second, &drops(0));
+        totals.fold(1, &first, &[drops(1)]);
+        totals.fold(2, &second, &[drops(0)]);
         let of = |name: &str| totals.programs[&ProgramName::new(name).unwrap()];
         assert_eq!((of("a").verdicts.total(), of("b").verdicts.total()), (7, 12));
         assert_eq!((of("b").finals.drop, totals.end, totals.folded), (10, 2, 2));

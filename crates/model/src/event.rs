@@ -58,6 +58,12 @@ pub enum EventKind {
     Confirmed,
     /// Nobody confirmed a document in time: what was in force before is again.
     Returned,
+    /// An application registered.
+    InstanceRegistered,
+    /// An application that had registered, or held something, ended its connection.
+    InstanceEnded,
+    /// An administrator took from an application all that it held.
+    InstanceCleared,
 }
 
 impl fmt::Display for EventKind {
@@ -78,6 +84,9 @@ impl fmt::Display for EventKind {
             Self::Unconfirmed => "unconfirmed",
             Self::Confirmed => "confirmed",
             Self::Returned => "returned",
+            Self::InstanceRegistered => "registered",
+            Self::InstanceEnded => "instance ended",
+            Self::InstanceCleared => "cleared",
         })
     }
 }

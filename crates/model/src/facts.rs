@@ -45,6 +45,16 @@ pub struct ProgramFacts {
     pub unfusable: Option<String>,
 }
 
+impl ProgramFacts {
+    /// Whether it tail-calls anywhere: it is called in a chain then, and cannot be in a slot of a
+    /// dispatcher. There its program array would have to be one of programs of type EXT, and it is
+    /// one of XDP programs (Linux 6.18, commit 4540aed51b12, and stable kernels from 6.1 on).
+    #[must_use]
+    pub fn has_tail_call(&self) -> bool {
+        self.tail_calls || self.tail_call_depth.is_some()
+    }
+}
+
 /// Something a program does besides giving a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

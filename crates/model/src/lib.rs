@@ -8,12 +8,15 @@
 pub mod action;
 pub mod api;
 pub mod chain;
+pub mod cpu;
 pub mod deadline;
 pub mod document;
 pub mod event;
 pub mod facts;
 pub mod glass;
+pub mod host;
 pub mod ids;
+pub mod lease;
 pub mod nic;
 pub mod observed;
 pub mod plan;

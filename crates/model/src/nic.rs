@@ -67,16 +67,21 @@ impl XdpFeatures {
 
     /// The names of what there is, as the kernel's own tools write them.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        let all = [
-            (self.basic, "basic"),
-            (self.redirect, "redirect"),
-            (self.ndo_xmit, "ndo-xmit"),
-            (self.xsk_zerocopy, "xsk-zerocopy"),
-            (self.hw_offload, "hw-offload"),
-            (self.rx_sg, "rx-sg"),
-            (self.ndo_xmit_sg, "ndo-xmit-sg"),
-        ];
-        all.into_iter().filter(|&(has, _)| has).map(|(_, name)| name)
+        self.all().into_iter().filter(|&(_, has)| has).map(|(name, _)| name)
+    }
+
+    /// Everything that there can be, in the order of the kernel's bits, and whether it is there.
+    #[must_use]
+    pub fn all(self) -> [(&'static str, bool); 7] {
+        [
+            ("basic", self.basic),
+            ("redirect", self.redirect),
+            ("ndo-xmit", self.ndo_xmit),
+            ("xsk-zerocopy", self.xsk_zerocopy),
+            ("hw-offload", self.hw_offload),
+            ("rx-sg", self.rx_sg),
+            ("ndo-xmit-sg", self.ndo_xmit_sg),
+        ]
     }
 }
 
@@ -109,6 +114,8 @@ pub struct Offloads {
     pub vlan: Offload,
     /// Takes service VLAN tags out of packets (`rx-vlan-stag-hw-parse`).
     pub service_vlan: Offload,
+    /// Sends flows to queues by rules (`rx-ntuple-filter`).
+    pub ntuple: Offload,
 }
 
 /// One thing that a card may do.

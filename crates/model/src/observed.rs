@@ -3,9 +3,11 @@
 use crate::chain::{ChainRecord, Sequence};
 use crate::facts::MapFacts;
 use crate::nic::NicFacts;
-use crate::{Fingerprint, HookId, InterfaceId, MapName, NamespaceName, ProgramName, Sha256};
+use crate::{
+    ActionSet, Fingerprint, HookId, InterfaceId, MapName, NamespaceName, ProgramName, Sha256,
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use utoipa::ToSchema;
 
@@ -39,6 +41,8 @@ pub struct ObservedInterface {
     pub up: bool,
     /// The XDP program attached to it, whoever did it.
     pub attached: Option<Attachment>,
+    /// What that program runs, where it is a dispatcher of libxdp's protocol.
+    pub dispatcher: Option<ObservedDispatcher>,
     /// Its card and driver. Read where a plan needs them.
     pub nic: NicFacts,
 }
@@ -76,35 +80,73 @@ impl fmt::Display for AttachMode {
     }
 }
 
+/// A dispatcher: one attached program that runs up to ten others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedDispatcher {
+    /// The version of the protocol.
+    pub version: u32,
+    /// Why no program can be put beside those that run, nor be taken away: one line; `None`: it
+    /// can be changed.
+    pub fixed: Option<String>,
+    /// Its programs, in the order they run.
+    pub components: Vec<ObservedComponent>,
+}
+
+/// A program in a slot of a dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedComponent {
+    /// The kernel's id of the program.
+    pub id: u32,
+    /// The whole name of its function.
+    pub name: String,
+    /// The kernel's tag: 16 hexadecimal digits.
+    pub tag: String,
+    /// Its priority.
+    pub priority: u32,
+    /// The verdicts after which the next program runs.
+    pub actions: ActionSet,
+    /// Whether it takes packets of several buffers.
+    pub frags: bool,
+    /// Whether it is our program that passes everything, which keeps others company.
+    pub passes: bool,
+}
+
 /// A hook of which we hold pins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedHook {
-    /// The link.
+    /// What holds our chain on an interface.
     pub link: Option<ObservedLink>,
     /// The pinned chains by sequence number, live or not.
     pub chains: BTreeMap<Sequence, ObservedChain>,
     /// Chains up to this number are in the hook's totals.
     pub folded: Sequence,
+    /// Programs that the daemon put into slots, pinned or not: what it remembers as long as it
+    /// runs.
+    pub held: BTreeSet<u32>,
 }
 
-/// The link of a hook.
+/// What holds a hook's chain on an interface: a BPF link, or a dispatcher with our slots in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedLink {
-    /// The program it runs.
+    /// The attached program that it runs: the chain, or the dispatcher.
     pub program_id: u32,
     /// The interface it is on, as its network namespace counts; 0: detached, or the interface is
     /// gone.
     pub interface_index: u32,
     /// Whether it is pinned. The daemon holds its links open, so that one that somebody unpins
-    /// runs on until it is pinned again.
+    /// runs on until it is pinned again. A dispatcher's pins are there as long as it is known.
     pub pinned: bool,
+    /// The ids of our programs in the dispatcher; `None`: this is a BPF link.
+    pub slots: Option<BTreeSet<u32>>,
 }
 
 /// A pinned chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedChain {
-    /// The fused program; `None`: building it was interrupted.
+    /// The fused program; `None`: the chain is one of slots, or building it was interrupted.
     pub program_id: Option<u32>,
+    /// The programs of its slots in a dispatcher, in their order; none of another chain.
+    pub slots: Vec<u32>,
     /// What it is made of; `None`: unreadable or interrupted.
     pub record: Option<ChainRecord>,
 }
@@ -147,6 +189,34 @@ impl ObservedProgram {
 }
 
 impl Observed {
+    /// Finds the dispatchers that have our slots in them: what holds a chain of slots is known by
+    /// nothing but its programs. A BPF link that runs wins.
+    pub fn find_slots(&mut self) {
+        for hook in self.hooks.values_mut() {
+            let pinned = hook.chains.values().flat_map(|chain| &chain.slots);
+            let ours: BTreeSet<u32> = pinned.chain(&hook.held).copied().collect();
+            if ours.is_empty() || hook.link.as_ref().is_some_and(|link| !link.is_detached()) {
+                continue;
+            }
+            let found = self.interfaces.values().find_map(|interface| {
+                let dispatcher = interface.dispatcher.as_ref()?;
+                let ids = dispatcher.components.iter().map(|component| component.id);
+                let slots: BTreeSet<u32> = ids.filter(|id| ours.contains(id)).collect();
+                let program_id = interface.attached.as_ref()?.program_id;
+                let interface_index = interface.index;
+                (!slots.is_empty()).then_some(ObservedLink {
+                    program_id,
+                    interface_index,
+                    pinned: true,
+                    slots: Some(slots),
+                })
+            });
+            if found.is_some() {
+                hook.link = found;
+            }
+        }
+    }
+
     /// The interface that a link runs on; `None`: its interface is gone, or in a network namespace
     /// that was not looked into.
     #[must_use]
@@ -156,6 +226,12 @@ impl Observed {
 }
 
 impl ObservedLink {
+    /// Whether it is a dispatcher with our slots in it.
+    #[must_use]
+    pub fn is_dispatcher(&self) -> bool {
+        self.slots.is_some()
+    }
+
     /// Whether the link runs nothing any more: its interface is gone, or it was detached.
     #[must_use]
     pub fn is_detached(&self) -> bool {
@@ -172,13 +248,15 @@ impl ObservedLink {
 }
 
 impl ObservedHook {
-    /// The chain that packets run through now.
+    /// The chain that packets run through now. Of one of slots some may be missing.
     #[must_use]
     pub fn live(&self) -> Option<(Sequence, &ObservedChain)> {
-        let running = self.link.as_ref()?.program_id;
-        self.chains
-            .iter()
-            .find(|(_, chain)| chain.program_id == Some(running))
-            .map(|(&sequence, chain)| (sequence, chain))
+        let link = self.link.as_ref()?;
+        let runs = |chain: &ObservedChain| match &link.slots {
+            None => chain.program_id == Some(link.program_id),
+            Some(slots) => chain.slots.iter().any(|id| slots.contains(id)),
+        };
+        let live = self.chains.iter().rev().find(|(_, chain)| runs(chain));
+        live.map(|(&sequence, chain)| (sequence, chain))
     }
 }

@@ -5,7 +5,7 @@ use crate::chain::{ChainId, ChainSpec};
 use crate::document::{MapEntry, OnUpgrade};
 use crate::observed::AttachMode;
 use crate::preflight::{VerifierBudget, Warning};
-use crate::{EntryName, Fingerprint, HookId, MapName, ProgramName, Sha256};
+use crate::{ActionSet, EntryName, Fingerprint, HookId, InterfaceId, MapName, ProgramName, Sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -151,6 +151,40 @@ pub struct Attach {
     pub interface_index: u32,
     /// Native or skb.
     pub mode: AttachMode,
+    /// What becomes of the others in the dispatcher; `None`: a BPF link is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<Dispatch>,
+}
+
+/// Where a chain of slots goes, or is taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Dispatch {
+    /// The interface: another than the hook's where it was renamed.
+    #[schema(value_type = String)]
+    pub interface: InterfaceId,
+    /// Its number.
+    pub interface_index: u32,
+    /// Whether our program that passes everything must stand behind all others, whoever they are:
+    /// they may go at any time, and a chain of one runs where actions mean nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub company: bool,
+    /// The programs of others that get another priority or other actions. All others stay as they
+    /// are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherChange>,
+}
+
+/// What becomes of a program of somebody else's in a dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OtherChange {
+    /// The kernel's id of the program.
+    pub id: u32,
+    /// The whole name of its function.
+    pub name: String,
+    /// Its priority afterwards.
+    pub priority: u32,
+    /// The verdicts after which the next program runs, afterwards.
+    pub chain_call_actions: ActionSet,
 }
 
 /// See [`Step::Swap`].
@@ -158,6 +192,9 @@ pub struct Attach {
 pub struct Swap {
     /// The built chain.
     pub chain: ChainId,
+    /// The dispatcher that gets new slots; `None`: a BPF link gets a new program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<Dispatch>,
 }
 
 /// See [`Step::Detach`].
@@ -167,6 +204,9 @@ pub struct Detach {
     pub hook: HookId,
     /// Whether packets pass without a chain until a later step of this plan attaches one.
     pub opens_gap: bool,
+    /// The dispatcher that loses our slots and keeps those of others; `None`: a BPF link goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<Dispatch>,
 }
 
 /// See [`Step::RetireChain`].
@@ -249,7 +289,15 @@ impl fmt::Display for Step {
                 write!(f, "set map {} of program {} to {} entries", s.map, s.program, s.entries)
             }
             Self::BuildChain(s) => {
-                write!(f, "build chain {} of {} programs", s.chain, s.spec.members.len())
+                write!(f, "build chain {} of {} programs", s.chain, s.spec.members.len())?;
+                match s.spec.slots.len() {
+                    0 => Ok(()),
+                    1 => f.write_str(" in one slot"),
+                    slots => write!(f, " in {slots} slots"),
+                }
+            }
+            Self::Attach(s) if s.dispatcher.is_some() => {
+                write!(f, "put chain {} into the dispatcher ({})", s.chain, s.mode)
             }
             Self::Attach(s) => write!(f, "attach chain {} ({})", s.chain, s.mode),
             Self::Swap(s) => write!(f, "swap to chain {}", s.chain),
@@ -289,6 +337,8 @@ pub enum RefusalReason {
     ProgramUnusable,
     /// The interface cannot do what `mode` asks for.
     ModeUnsupported,
+    /// The kernel cannot do what `engine` asks for.
+    EngineUnsupported,
     /// A program that is not ours is attached to the interface.
     ForeignProgram,
     /// The members do not go together: stack, frags, licence.
@@ -304,6 +354,7 @@ impl fmt::Display for RefusalReason {
         f.pad(match self {
             Self::ProgramUnusable => "program unusable",
             Self::ModeUnsupported => "mode unsupported",
+            Self::EngineUnsupported => "engine unsupported",
             Self::ForeignProgram => "foreign program",
             Self::DoesNotFit => "does not fit",
             Self::NeedsGap => "needs a gap",
@@ -338,6 +389,9 @@ pub struct HookDiff {
     pub mode: Option<AttachMode>,
     /// Which engine, and why; empty when nothing is wanted there.
     pub engine: String,
+    /// The programs of others in the same dispatcher that get another priority or other actions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherChange>,
     /// What has to appear before the chain can be attached; `None`: nothing is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,

@@ -84,6 +84,9 @@ pub struct HookStatus {
     pub generation: Option<u64>,
     /// The fused program that runs.
     pub fused: Option<FusedProgram>,
+    /// The dispatcher that has the chain's slots in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<DispatcherStatus>,
     /// Its members in the order they run.
     pub members: Vec<MemberStatus>,
     /// Packets for which every member said "continue": passed to the stack.
@@ -99,6 +102,49 @@ pub struct HookStatus {
     /// That every packet passes because an operator bypassed the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bypass: Option<BypassStatus>,
+}
+
+/// A dispatcher of libxdp's protocol, and all that it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DispatcherStatus {
+    /// The kernel's id of the dispatcher.
+    pub program_id: u32,
+    /// The version of the protocol.
+    pub version: u32,
+    /// Why it cannot be changed; `None`: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
+    /// How often it ran while the kernel counted (`kernel.bpf_stats_enabled`); `None`: it does not
+    /// count now. It never counts the programs in slots: they are jumped to from patched code
+    /// (kernel/bpf/trampoline.c, `bpf_trampoline_link_prog`), past what keeps statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
+    /// For how many nanoseconds in all, with all that it called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_nanoseconds: Option<u64>,
+    /// Its programs in the order they run.
+    pub programs: Vec<DispatchedProgram>,
+}
+
+/// A program in a slot of a dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DispatchedProgram {
+    /// The kernel's id.
+    pub id: u32,
+    /// The whole name of its function.
+    pub name: String,
+    /// The kernel's tag: 16 hexadecimal digits.
+    pub tag: String,
+    /// Its priority.
+    pub priority: u32,
+    /// The verdicts after which the next program runs.
+    pub chain_call_actions: ActionSet,
+    /// The members of our chain that it is made of, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub members: Vec<ProgramName>,
+    /// Whose it is: `this node`, or a guess by its name.
+    pub owner: String,
 }
 
 /// What somebody else changed on a hook.
@@ -134,6 +180,9 @@ pub enum DriftKind {
     Unpinned,
     /// The maps of a program of the chain were unpinned.
     MapsUnpinned,
+    /// Slots of ours were taken out of the dispatcher, or programs in it are not where the
+    /// document wants them any more.
+    Rearranged,
 }
 
 impl fmt::Display for DriftKind {
@@ -144,6 +193,7 @@ impl fmt::Display for DriftKind {
             Self::Displaced => "displaced",
             Self::Unpinned => "unpinned",
             Self::MapsUnpinned => "maps unpinned",
+            Self::Rearranged => "rearranged",
         })
     }
 }
@@ -228,6 +278,9 @@ pub struct ForeignProgram {
     pub attachment: Attachment,
     /// A guess at whose it is.
     pub owner: String,
+    /// What it runs, where it is a dispatcher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<DispatcherStatus>,
 }
 
 /// The counters of all hooks at one moment.

@@ -25,6 +25,7 @@ struct Bits {
     gro_hw: Option<u32>,
     vlan: Option<u32>,
     service_vlan: Option<u32>,
+    ntuple: Option<u32>,
 }
 
 impl Ethtool {
@@ -123,6 +124,7 @@ fn parse_offloads(answer: &[u8], bits: Bits) -> Option<Offloads> {
         gro_hw: offload(bits.gro_hw),
         vlan: offload(bits.vlan),
         service_vlan: offload(bits.service_vlan),
+        ntuple: offload(bits.ntuple),
     })
 }
 
@@ -146,6 +148,7 @@ fn parse_bits(answer: &[u8]) -> Bits {
             b"rx-gro-hw" => bits.gro_hw = Some(at),
             b"rx-vlan-hw-parse" => bits.vlan = Some(at),
             b"rx-vlan-stag-hw-parse" => bits.service_vlan = Some(at),
+            b"rx-ntuple-filter" => bits.ntuple = Some(at),
             _ => {}
         }
     }
@@ -163,6 +166,7 @@ mod tests {
         let bits = opened.bits.expect("ethtool netlink");
         assert!(bits.lro.is_some() && bits.gro_hw.is_some(), "{bits:?}");
         assert!(bits.vlan.is_some() && bits.service_vlan.is_some(), "{bits:?}");
+        assert!(bits.ntuple.is_some(), "{bits:?}");
     }
 
     #[test]
@@ -170,7 +174,7 @@ mod tests {
         let mut ethtool = Ethtool::open().unwrap();
         let lo = ethtool.offloads(1).expect("features of lo");
         // loopback_setup sets NETIF_F_LRO nowhere.
-        assert!(!lo.lro.on && !lo.vlan.on, "{lo:?}");
+        assert!(!lo.lro.on && !lo.vlan.on && !lo.ntuple.on, "{lo:?}");
         assert_eq!(ethtool.channels(1), None);
         assert_eq!(ethtool.channels(u32::MAX), None);
         assert_eq!(ethtool.offloads(u32::MAX), None);
@@ -184,8 +188,13 @@ mod tests {
         [attribute(2, &64u32.to_ne_bytes()), attribute(4, &value)].concat()
     }
 
-    const BITS: Bits =
-        Bits { lro: Some(15), gro_hw: Some(42), vlan: Some(8), service_vlan: Some(200) };
+    const BITS: Bits = Bits {
+        lro: Some(15),
+        gro_hw: Some(42),
+        vlan: Some(8),
+        service_vlan: Some(200),
+        ntuple: Some(33),
+    };
 
     #[test]
     fn what_is_on_and_what_can_be_changed_are_two_things() {

@@ -41,7 +41,16 @@ impl Interface {
     pub fn observed(&self, nic: NicFacts) -> ObservedInterface {
         let native_xdp = nic.xdp.map(|xdp| xdp.basic);
         let Self { index, loopback, mtu, up, xdp: _, kind: _, device: _, peer: _ } = *self;
-        ObservedInterface { index, native_xdp, loopback, mtu, up, attached: None, nic }
+        ObservedInterface {
+            index,
+            native_xdp,
+            loopback,
+            mtu,
+            up,
+            attached: None,
+            dispatcher: None,
+            nic,
+        }
     }
 }
 

@@ -74,6 +74,14 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// Reading netlink and attaching a program need a fraction of it.
 const STACK: usize = 512 << 10;
 
+impl NamespaceId {
+    /// The inode, by which people know it: `net:[INODE]`.
+    #[must_use]
+    pub fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
 impl Namespace {
     /// Opens the network namespace at `path`, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
     ///
@@ -107,6 +115,11 @@ impl Namespace {
     /// [`NamespaceError`]: `/proc` is not mounted.
     pub fn own() -> Result<Self, NamespaceError> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// One that is open already; `path` says in errors where it came from.
+    pub(crate) fn from_file(path: PathBuf, file: OwnedFd) -> Self {
+        Self { path, file }
     }
 
     /// Which namespace it is.

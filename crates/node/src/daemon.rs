@@ -1,7 +1,9 @@
 //! The daemon from its arguments to its end.
 //!
-//! Four threads: this one runs the socket and waits for signals, one is the engine, one waits for
-//! the document to be replaced, one for interfaces to change. However the daemon ends, everything
+//! Its parent is the keeper, which has the sockets of its clients ([`crate::keep`]).
+//!
+//! Five threads: this one runs the socket and waits for signals, one is the engine, one waits for
+//! the document to be replaced, one for interfaces to change, one for clients to ask. However the daemon ends, everything
 //! stays attached.
 
 use crate::args::Args;
@@ -9,11 +11,14 @@ use crate::disk::{self, Disk, StorageError};
 use crate::engine::{Engine, Handle, Message};
 use crate::host::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
+use crate::resolve::MAX_OBJECT;
 use crate::serve::Limits;
-use crate::state::StateError;
+use crate::state::{StateError, StateFile};
+use crate::store::Store;
 use crate::watch::{Watch, WatchError};
-use crate::{http, notify};
-use pointsman_netdev::Events;
+use crate::{http, leases, notify};
+use pointsman_keeper::link::{Link, LinkError};
+use pointsman_netdev::{Events, Roots};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -55,6 +60,9 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    /// There is no keeper, or it has ended.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A thread or a signal handler could not be had.
     #[error("cannot start {what}: {source}")]
     Start {
@@ -69,23 +77,35 @@ pub enum DaemonError {
         "the engine ended unexpectedly; running chains stay as they are: start the daemon again"
     )]
     EngineDied,
+    /// Clients were not answered any more.
+    #[error("what answers clients ended unexpectedly; they stay connected: start the daemon again")]
+    LeasesDied,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. Without a link there is nobody to tell of clients.
 ///
 /// # Errors
 /// [`DaemonError`]: one line that names the thing.
 pub fn run(
     args: &Args,
+    link: Option<Link>,
     kernel: impl FnOnce(&Path) -> Result<Box<dyn Kernel>, KernelError>,
 ) -> Result<(), DaemonError> {
-    disk::create_directory(&args.run_dir)?;
     disk::create_directory(&args.state_dir)?;
-    let _run = Lock::take(&args.run_dir, "--run-dir")?;
+    let _run = match link {
+        // It holds the lock.
+        Some(_) => None,
+        None => Some(lock_run_dir(args)?),
+    };
     let _state = Lock::take(&args.state_dir, "--state-dir")?;
     let kernel = kernel(&args.bpffs)?;
     let document = args.document();
-    let engine = Engine::open(kernel, &args.state_dir, &document)?
+    let (leases, asked) = leases::Handle::new().map_err(start("the leases"))?;
+    let observer = leases.clone();
+    let state = StateFile::open(&args.state_dir)?
+        .observed_by(move |text| observer.tell(leases::Message::Document(text)));
+    let objects = Store::open(&args.state_dir.join("objects"), MAX_OBJECT)?;
+    let engine = Engine::with(kernel, state, objects, &args.state_dir, &document)
         .checking_every(Duration::from_secs(args.check_interval))
         .keeping(usize::from(args.keep_generations));
     // Before the document is read for the first time, so that no change is missed in between.
@@ -97,12 +117,24 @@ pub fn run(
     // Clients that connect from now on wait until the engine has adopted what runs.
     let listener = http::listen(&socket).map_err(no_socket)?;
     let pid_file = args.run_dir.join("engine.pid");
-    Disk::default().replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())?;
+    if let Err(error) = Disk::default().replace(&pid_file, pid().as_bytes()) {
+        // It is for people; a full disk is no reason to leave clients without answers.
+        tracing::warn!("{error}");
+    }
 
+    let kept = link.is_some();
+    // Without a keeper there are no connections that a journal could be about.
+    let epoch = link.as_ref().map_or_else(String::new, |link| link.epoch().to_string());
+    let (clients, answers) = link.map(Link::split).unzip();
     let (handle, messages) = Handle::new();
+    let replies = answers.clone();
     let (alive, ended) = oneshot::channel();
     let ready = move || {
-        notify::ready();
+        match answers {
+            // It tells the service manager. Where it has ended, so will we.
+            Some(mut keeper) => drop(keeper.ready()),
+            None => notify::ready(),
+        }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     };
     let run_engine = move || {
@@ -114,16 +146,39 @@ pub fn run(
     spawn_watch(watch, handle.clone()).map_err(start("watching the document"))?;
     spawn_interfaces(interfaces, handle.clone()).map_err(start("watching the interfaces"))?;
 
+    let (keeper_gone, keeper_lost) = oneshot::channel();
+    let config = leases::Config { run_dir: args.run_dir.clone(), roots: Roots::default() };
+    let (link, happened) = (clients.zip(replies), handle.clone());
+    let serve_clients = move || {
+        drop(keeper_gone.send(leases::run(config, &epoch, link, &asked, happened)));
+    };
+    let spawned = thread::Builder::new().name("leases".into()).spawn(serve_clients);
+    spawned.map_err(start("answering clients"))?;
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(start("the socket's runtime"))?;
-    let result = runtime.block_on(serve(listener, handle, ended, &socket));
+    let result =
+        runtime.block_on(serve(listener, (handle, leases), ended, (kept, keeper_lost), &socket));
     // So that clients say "not running" rather than "refused". The next start removes them too.
     let _ = std::fs::remove_file(&socket);
     let _ = std::fs::remove_file(&pid_file);
     result
+}
+
+/// Makes the run directory if it is not there, and takes its lock.
+///
+/// # Errors
+/// [`DaemonError::Lock`] names the process that has it.
+pub fn lock_run_dir(args: &Args) -> Result<Lock, DaemonError> {
+    disk::create_directory(&args.run_dir)?;
+    Ok(Lock::take(&args.run_dir, "--run-dir")?)
+}
+
+fn pid() -> String {
+    format!("{}\n", std::process::id())
 }
 
 fn start(what: &'static str) -> impl Fn(io::Error) -> DaemonError {
@@ -160,8 +215,9 @@ fn spawn_interfaces(events: Events, engine: Handle) -> io::Result<()> {
 
 async fn serve(
     listener: UnixListener,
-    engine: Handle,
+    (engine, leases): (Handle, leases::Handle),
     mut ended: oneshot::Receiver<()>,
+    (kept, keeper): (bool, oneshot::Receiver<Option<LinkError>>),
     socket: &Path,
 ) -> Result<(), DaemonError> {
     let catch = |kind| {
@@ -171,17 +227,24 @@ async fn serve(
         (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let (stop, stopped) = oneshot::channel::<()>();
     let until = async move { drop(stopped.await) };
-    let mut server = tokio::spawn(http::serve(listener, engine.clone(), Limits::default(), until));
+    let mut server =
+        tokio::spawn(http::serve(listener, engine.clone(), leases, Limits::default(), until));
     let result = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => {
             tracing::info!(signal = name, "stopping; everything stays attached");
-            notify::stopping();
+            if !kept {
+                notify::stopping();
+            }
             engine.tell(Message::Stop);
             // A plan under way is carried out to its end; so are requests that came before.
             let _ = (&mut ended).await;
             Ok(())
         }
         _ = &mut ended => Err(DaemonError::EngineDied),
+        lost = keeper => match lost {
+            Ok(Some(error)) => Err(error.into()),
+            Ok(None) | Err(_) => Err(DaemonError::LeasesDied),
+        },
         served = &mut server => {
             let source = match served {
                 Ok(Err(source)) => source,

@@ -52,11 +52,23 @@ pub trait Kernel: Send {
     /// [`KernelError`] naming the hook.
     fn counters(&mut self, hook: &HookId) -> Result<HookCounters, KernelError>;
 
-    /// The program that runs on a hook; `None`: no chain of ours is live there.
+    /// The program that a BPF link runs on a hook; `None`: no chain of ours is live there, or one of
+    /// slots of a dispatcher.
     ///
     /// # Errors
     /// [`KernelError`] naming the hook.
     fn fused(&mut self, hook: &HookId) -> Result<Option<FusedProgram>, KernelError>;
+
+    /// How often the program of the kernel's id `id` ran: the kernel's own statistics, which it keeps
+    /// while [`run_statistics`](Self::run_statistics) says so; `None`: it is gone.
+    fn run_count(&mut self, id: u32) -> Option<RunCount>;
+
+    /// Whether the kernel keeps statistics of programs (`kernel.bpf_stats_enabled`).
+    fn run_statistics(&self) -> bool;
+
+    /// Removes the pins of dispatchers that run nowhere any more: those of one interface, by its
+    /// number, or all. What cannot be looked at or removed stays, and is logged, as is what went.
+    fn clean_dispatchers(&mut self, interface_index: Option<u32>);
 
     /// The object of a program that comes with Pointsman.
     fn builtin(&self, builtin: Builtin) -> &'static [u8];
@@ -66,6 +78,15 @@ pub trait Kernel: Send {
 
     /// What this host can do and why not.
     fn doctor(&mut self) -> Doctor;
+}
+
+/// What the kernel counted of a program while it kept statistics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunCount {
+    /// How often it ran.
+    pub runs: u64,
+    /// For how long in all.
+    pub nanoseconds: u64,
 }
 
 /// Where to look, beyond the daemon's own network namespace.

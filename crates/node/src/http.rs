@@ -1,8 +1,10 @@
 //! The node's API: HTTP and JSON over a Unix socket.
 
 mod glass;
+mod leases;
 
 use crate::engine::{Handle, Message, Reply, Request};
+use crate::leases as desk;
 use crate::problem;
 use crate::serve::{self, Limits};
 use axum::body::{Body, Bytes};
@@ -15,7 +17,7 @@ use axum::{Extension, Router};
 use http_body_util::LengthLimitError;
 use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem, ProblemKind};
 use pointsman_model::document::MAX_BYTES;
-use pointsman_model::plan::Plan;
+use pointsman_model::plan::{Note, Plan};
 use pointsman_model::status::{Counters, Status};
 use pointsman_plan::Options;
 use serde::{Deserialize, Serialize};
@@ -56,11 +58,12 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
 pub async fn serve(
     listener: UnixListener,
     engine: Handle,
+    leases: desk::Handle,
     limits: Limits,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    serve::serve(listener, router(engine, limits), limits, stop).await;
+    serve::serve(listener, router(engine, leases, limits), limits, stop).await;
     Ok(())
 }
 
@@ -68,6 +71,7 @@ pub async fn serve(
 #[derive(Debug, Clone)]
 struct Node {
     engine: Handle,
+    leases: desk::Handle,
     documents: Documents,
 }
 
@@ -84,10 +88,16 @@ impl FromRef<Node> for Handle {
     }
 }
 
+impl FromRef<Node> for desk::Handle {
+    fn from_ref(node: &Node) -> Self {
+        node.leases.clone()
+    }
+}
+
 /// The routes.
-fn router(engine: Handle, limits: Limits) -> Router {
+fn router(engine: Handle, leases: desk::Handle, limits: Limits) -> Router {
     let room = Arc::new(Semaphore::new(limits.documents));
-    let node = Node { engine, documents: Documents { room, patience: limits.body } };
+    let node = Node { engine, leases, documents: Documents { room, patience: limits.body } };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/counters", get(counters))
@@ -99,6 +109,11 @@ fn router(engine: Handle, limits: Limits) -> Router {
         .route("/v1/confirm", post(glass::confirm))
         .route("/v1/generations", get(glass::generations))
         .route("/v1/events", get(glass::events))
+        .route("/v1/instances", get(leases::instances))
+        .route("/v1/instances/{id}", get(leases::instance))
+        .route("/v1/instances/{id}/clear", post(leases::clear))
+        .route("/v1/lcores", get(leases::lcores))
+        .route("/metrics", get(leases::metrics))
         .route("/v1/doctor", get(doctor))
         .route("/v1/openapi.json", get(openapi))
         .fallback(not_found)
@@ -133,6 +148,11 @@ pub fn openapi_json() -> String {
         glass::confirm,
         glass::generations,
         glass::events,
+        leases::instances,
+        leases::instance,
+        leases::clear,
+        leases::lcores,
+        leases::metrics,
         doctor
     )
 )]
@@ -169,8 +189,17 @@ pub(crate) struct Peer(pub(crate) Option<u32>);
     (status = 200, body = Status),
     (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn status(State(engine): State<Handle>) -> Result<Answer<Status>, Failure> {
-    Ok(Answer(engine.ask(Message::Status).await?))
+async fn status(
+    State(engine): State<Handle>,
+    State(leases): State<desk::Handle>,
+) -> Result<Answer<Status>, Failure> {
+    let mut status = engine.ask(Message::Status).await?;
+    // A status without it is better than none.
+    if let Ok(Some(why)) = leases.ask(desk::Message::Refusing).await {
+        let message = format!("no lcore is given away: {why}");
+        status.notes.push(Note { hook: None, program: None, message });
+    }
+    Ok(Answer(status))
 }
 
 /// The counters of all hooks.
@@ -288,7 +317,7 @@ async fn ask<T: Send + 'static>(
     message: fn(Request, Reply<T>) -> Message,
 ) -> Result<Answer<T>, Failure> {
     let arrived = Instant::now();
-    let Node { engine, documents: Documents { room, patience } } = node;
+    let Node { engine, leases: _, documents: Documents { room, patience } } = node;
     let place = room.acquire_owned().await.map_err(|_| problem::engine_gone())?;
     let text = tokio::time::timeout(patience, read_body(body)).await.map_err(|_| {
         let title =

@@ -1,14 +1,15 @@
 //! The kernel adapter: the engine's questions and steps as calls of pointsman-bpf and netlink.
 
-use crate::host::{Kernel, KernelError, Objects, Scope};
+use crate::host::{Kernel, KernelError, Objects, RunCount, Scope};
 use crate::look::Look;
-use pointsman_bpf::{ChainMember, MapHome, Member, Probe, Store};
+use pointsman_bpf::dispatcher::Cleaned;
+use pointsman_bpf::{ChainMember, MapHome, Member, Places, Probe, ProgramInfo, Store};
 use pointsman_model::api::Doctor;
-use pointsman_model::chain::{ChainRecord, Counted};
+use pointsman_model::chain::{ChainId, ChainRecord, Counted};
 use pointsman_model::document::Builtin;
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
-use pointsman_model::observed::Observed;
-use pointsman_model::plan::{Attach, BuildChain, ResolvedProgram, Step};
+use pointsman_model::observed::{AttachMode, Observed};
+use pointsman_model::plan::{Attach, BuildChain, Dispatch, ResolvedProgram, Step};
 use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName};
 use pointsman_netdev::Namespace;
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// Where sysfs is: drivers are found in it.
 const SYS: &str = "/sys";
+/// Whether the kernel keeps statistics of programs.
+const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// This host's kernel, with our pins under one directory.
 #[derive(Debug)]
@@ -37,30 +40,29 @@ impl LinuxKernel {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
         let caps = caps(&probe);
-        let look = Look::new(SYS.into());
+        let look = Look::new(SYS.into(), store.dispatcher().clone());
         Ok(Self { store, bpffs: bpffs.to_owned(), caps, look })
     }
 
-    /// Attaches in the interface's own network namespace: the kernel takes its number for one of
-    /// the calling thread's (net/core/dev.c, `bpf_xdp_link_attach`).
     fn attach(&self, step: &Attach, objects: &Objects<'_>) -> Result<(), String> {
-        let Attach { chain, interface_index, mode } = step;
-        let InterfaceId { namespace, name } = &chain.hook.interface;
-        let attach = || match pointsman_bpf::interface_index(name.as_str()) {
-            Ok(index) if index == *interface_index => {
-                self.store.attach(chain, *interface_index, *mode).map_err(told)
-            }
-            // The number may be another interface's by now.
-            _ => Err(format!(
-                "interface {} went away or changed its name while the chain was built",
-                chain.hook.interface
-            )),
-        };
-        let Some(namespace) = namespace else { return attach() };
-        let spec = objects.namespaces.get(namespace);
-        let spec = spec.ok_or_else(|| format!("network namespace {namespace} is not resolved"))?;
-        let entered = Namespace::open(&spec.path()).and_then(|inside| inside.enter(attach));
-        entered.map_err(|error| error.to_string())?
+        let Attach { chain, interface_index, mode, dispatcher } = step;
+        match dispatcher {
+            Some(to) => self.dispatch(chain, to, Some(*mode), objects),
+            None => on_interface(&chain.hook.interface, *interface_index, objects, || {
+                self.store.attach(chain, *interface_index, *mode)
+            }),
+        }
+    }
+
+    fn dispatch(
+        &self,
+        chain: &ChainId,
+        to: &Dispatch,
+        mode: Option<AttachMode>,
+        objects: &Objects<'_>,
+    ) -> Result<(), String> {
+        let dispatch = || self.store.dispatch(chain, to, mode);
+        on_interface(&to.interface, to.interface_index, objects, dispatch)
     }
 
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
@@ -81,6 +83,29 @@ impl LinuxKernel {
         let rounding = self.caps.stack_rounding;
         self.store.build_chain(&step.chain, &record, &members, rounding).map_err(told)
     }
+}
+
+/// Works in an interface's own network namespace: the kernel takes its number for one of the
+/// calling thread's (net/core/dev.c, `bpf_xdp_link_attach`, and route netlink).
+fn on_interface(
+    interface: &InterfaceId,
+    interface_index: u32,
+    objects: &Objects<'_>,
+    work: impl Fn() -> Result<(), pointsman_bpf::Error> + Sync,
+) -> Result<(), String> {
+    let InterfaceId { namespace, name } = interface;
+    let check = || match pointsman_bpf::interface_index(name.as_str()) {
+        Ok(index) if index == interface_index => work().map_err(told),
+        // The number may be another interface's by now.
+        _ => Err(format!(
+            "interface {interface} went away or changed its name while the chain was built"
+        )),
+    };
+    let Some(namespace) = namespace else { return check() };
+    let spec = objects.namespaces.get(namespace);
+    let spec = spec.ok_or_else(|| format!("network namespace {namespace} is not resolved"))?;
+    let entered = Namespace::open(&spec.path()).and_then(|inside| inside.enter(check));
+    entered.map_err(|error| error.to_string())?
 }
 
 /// What the planner must know of a kernel.
@@ -131,12 +156,15 @@ impl Kernel for LinuxKernel {
 
     fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
         let (interfaces, unreachable) = self.look.interfaces(scope)?;
-        Ok(Observed {
+        let mut observed = Observed {
             interfaces,
             unreachable,
             hooks: self.store.hooks().map_err(failed)?,
             programs: self.store.programs().map_err(failed)?,
-        })
+        };
+        observed.find_slots();
+        self.store.settle(&mut observed.hooks).map_err(failed)?;
+        Ok(observed)
     }
 
     fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>, scope: &Scope) {
@@ -183,8 +211,17 @@ impl Kernel for LinuxKernel {
             }
             Step::BuildChain(step) => return self.build(step, objects),
             Step::Attach(step) => return self.attach(step, objects),
-            Step::Swap(step) => self.store.swap(&step.chain),
-            Step::Detach(step) => self.store.detach(&step.hook),
+            Step::Swap(step) => match &step.dispatcher {
+                Some(to) => return self.dispatch(&step.chain, to, None, objects),
+                None => self.store.swap(&step.chain),
+            },
+            Step::Detach(step) => match &step.dispatcher {
+                Some(from) => {
+                    let withdraw = || self.store.withdraw(&step.hook, from);
+                    return on_interface(&from.interface, from.interface_index, objects, withdraw);
+                }
+                None => self.store.detach(&step.hook),
+            },
             Step::RetireChain(step) => self.store.retire_chain(&step.chain),
             Step::ReleaseHook(step) => self.store.release_hook(&step.hook),
             Step::ReleaseProgram(step) => {
@@ -200,7 +237,7 @@ impl Kernel for LinuxKernel {
         let mut programs = Vec::new();
         let mut passed_end = totals.end;
         if let Some((_, record, exits)) = counts.live {
-            passed_end = passed_end.wrapping_add(exits.end);
+            passed_end = passed_end.wrapping_add(record.spec.passed_end(&exits));
             for (member, counted) in record.spec.members.iter().zip(record.spec.counted(&exits)) {
                 let before = totals.programs.remove(&member.program).unwrap_or_default();
                 programs.push(counters_of(&member.program, Some(member.enforce), before + counted));
@@ -227,6 +264,27 @@ impl Kernel for LinuxKernel {
         }))
     }
 
+    fn run_count(&mut self, id: u32) -> Option<RunCount> {
+        let program = pointsman_bpf::program_by_id(id).ok()??;
+        let ProgramInfo { runs, run_nanoseconds: nanoseconds, .. } = program;
+        Some(RunCount { runs, nanoseconds })
+    }
+
+    fn run_statistics(&self) -> bool {
+        std::fs::read_to_string(STATISTICS).is_ok_and(|text| text.trim() != "0")
+    }
+
+    fn clean_dispatchers(&mut self, interface_index: Option<u32>) {
+        match self.store.dispatcher().clean(interface_index) {
+            Ok(Cleaned { removed, .. }) => {
+                for name in removed {
+                    tracing::info!(%name, "removed the pins of a dispatcher that runs no more");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "pins of dispatchers that run no more may stay"),
+        }
+    }
+
     fn builtin(&self, builtin: Builtin) -> &'static [u8] {
         pointsman_bpf::builtin(builtin)
     }
@@ -236,8 +294,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn doctor(&mut self) -> Doctor {
-        let mut doctor = pointsman_bpf::doctor(&self.bpffs);
-        doctor.checks.extend(self.look.examine(self.caps.page_size));
-        doctor
+        let facts = pointsman_bpf::host_facts(&Places::of_host(&self.bpffs));
+        let mut checks = plan::examine_host(&facts);
+        checks.extend(self.look.examine(self.caps.page_size));
+        Doctor { kernel: facts.kernel, checks }
     }
 }

@@ -3,6 +3,8 @@
 //! * [`engine`]: one plain thread owns the kernel and everything remembered, and takes messages.
 //! * [`http`] (over [`serve`]) and [`watch`]: the socket and the watched document, on threads of
 //!   their own, which only send messages. [`daemon`] starts and ends all of it.
+//! * [`keep`]: the keeper, which starts the daemon and has its clients' sockets; [`leases`]: their
+//!   requests in the daemon, on one plain thread that owns who holds what.
 //! * [`host`]: the kernel as the engine sees it; [`kernel`]: the one of this host.
 //! * [`store`], [`state`], [`disk`], [`lock`]: what is kept on disk, whole or not at all;
 //!   [`history`]: what of it is there to return to. [`events`]: what happened, for people.
@@ -13,12 +15,15 @@ pub mod args;
 pub mod clock;
 pub mod daemon;
 pub mod disk;
+mod dispatchers;
 pub mod engine;
 pub mod events;
 pub mod history;
 pub mod host;
 pub mod http;
+pub mod keep;
 pub mod kernel;
+pub mod leases;
 pub mod lock;
 pub mod logging;
 mod look;

@@ -82,11 +82,16 @@ impl Lock {
     }
 }
 
+/// How our processes are called; the second is that of a keeper in the original's place.
+const OURS: [&[u8]; 2] = [b"pointsman", b"MtlManager"];
+
 /// Waits until a process that may be ending has ended, but not long: most likely it is not.
 fn await_end(pid: u32) {
     const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
     let ours = std::fs::read(format!("/proc/{pid}/comm"));
-    if pid == std::process::id() || !ours.is_ok_and(|name| name.starts_with(b"pointsman")) {
+    if pid == std::process::id()
+        || !ours.is_ok_and(|name| OURS.iter().any(|ours| name.starts_with(ours)))
+    {
         // The pid was given to somebody else since.
         return;
     }

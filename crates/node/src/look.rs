@@ -1,6 +1,8 @@
 //! Looks at the interfaces of the daemon's network namespace, and into others.
 
+use crate::dispatchers::Dispatchers;
 use crate::host::{KernelError, Scope};
+use pointsman_bpf::dispatcher::Dispatcher;
 use pointsman_model::api::Check;
 use pointsman_model::nic::NicFacts;
 use pointsman_model::observed::{Attachment, Observed, ObservedInterface};
@@ -18,15 +20,17 @@ pub(crate) struct Look {
     nics: Nics,
     /// Its interfaces, as they were looked at last.
     found: BTreeMap<InterfaceName, Interface>,
+    dispatchers: Dispatchers,
 }
 
 type Found = BTreeMap<InterfaceId, ObservedInterface>;
 
 impl Look {
-    /// With sysfs at `sys`.
-    pub(crate) fn new(sys: PathBuf) -> Self {
+    /// With sysfs at `sys`, and pins of dispatchers where `dispatcher` says.
+    pub(crate) fn new(sys: PathBuf, dispatcher: Dispatcher) -> Self {
         let nics = Nics::new(&sys);
-        Self { sys, nics, found: BTreeMap::new() }
+        let dispatchers = Dispatchers::new(dispatcher);
+        Self { sys, nics, found: BTreeMap::new(), dispatchers }
     }
 
     /// The interfaces in `scope`, and the namespaces that cannot be looked into and why.
@@ -51,6 +55,7 @@ impl Look {
                 Err(why) => drop(unreachable.insert(name.clone(), why)),
             }
         }
+        self.dispatchers.read(&mut found);
         Ok((found, unreachable))
     }
 
@@ -81,8 +86,9 @@ impl Look {
                 if let Some(interface) = observed.interfaces.get_mut(&id)
                     && interface.index == known.index
                 {
-                    let attached = interface.attached.take();
-                    *interface = ObservedInterface { attached, ..known };
+                    let (attached, dispatcher) =
+                        (interface.attached.take(), interface.dispatcher.take());
+                    *interface = ObservedInterface { attached, dispatcher, ..known };
                 }
             }
         }

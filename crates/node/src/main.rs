@@ -1,28 +1,83 @@
-//! `pointsman-node`: the daemon of a host.
+//! `pointsman-node`: the daemon of a host, and its keeper.
 #![forbid(unsafe_code)]
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use pointsman_keeper::link::Link;
 use pointsman_node::args::{Args, Command};
 use pointsman_node::host::{Kernel, KernelError};
 use pointsman_node::kernel::LinuxKernel;
-use pointsman_node::{daemon, http, logging};
+use pointsman_node::{daemon, http, keep, logging};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    if let Some(Command::Openapi) = args.command {
-        // A reader that has seen enough is no failure.
-        let _ = std::io::stdout().write_all(http::openapi_json().as_bytes());
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    let original = keep::is_original(arguments.first().map(AsRef::as_ref));
+    let args = match parse(&arguments, original) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    if args.keeper.print_sock_path {
+        println!("{}", args.imtl_socket().display());
         return ExitCode::SUCCESS;
     }
+    match args.command {
+        Some(Command::Openapi) => {
+            // A reader that has seen enough is no failure.
+            let _ = std::io::stdout().write_all(http::openapi_json().as_bytes());
+            ExitCode::SUCCESS
+        }
+        Some(Command::Engine) => engine(&args),
+        None => {
+            arguments.drain(..1);
+            keeper(&args, arguments, original)
+        }
+    }
+}
+
+fn parse(arguments: &[std::ffi::OsString], original: bool) -> Result<Args, clap::Error> {
+    let mut command = Args::command();
+    if original {
+        // What scripts look for in it.
+        let version = concat!("version: ", env!("CARGO_PKG_VERSION"), " (Pointsman)");
+        command = command.name(keep::ORIGINAL).bin_name(keep::ORIGINAL).version(version);
+    }
+    Args::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+fn keeper(args: &Args, arguments: Vec<std::ffi::OsString>, original: bool) -> ExitCode {
+    if original {
+        // Whatever the file is called. Both fail only for names that are too long.
+        let _ = rustix::thread::set_name(c"MtlManager");
+        // The original logs to standard output, and scripts keep that.
+        let _ = rustix::stdio::dup2_stderr(std::io::stdout());
+    }
+    logging::start(args.log_format, args.log_level);
+    if original {
+        tracing::info!("MTL Manager version: {} (Pointsman)", env!("CARGO_PKG_VERSION"));
+    }
+    match keep::run(args, arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(keep::exit_code(&error, original))
+        }
+    }
+}
+
+fn engine(args: &Args) -> ExitCode {
+    // Only the keeper may be taken for the original.
+    let _ = rustix::thread::set_name(c"pointsman-node");
     logging::start(args.log_format, args.log_level);
     let kernel = |bpffs: &Path| match LinuxKernel::open(bpffs) {
         Ok(kernel) => Ok(Box::new(kernel) as Box<dyn Kernel>),
         Err(error) => Err(KernelError(error.to_string())),
     };
-    match daemon::run(&args, kernel) {
+    let result = Link::from_stdin()
+        .map_err(daemon::DaemonError::from)
+        .and_then(|link| daemon::run(args, Some(link), kernel));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -2,12 +2,12 @@
 
 use sd_notify::NotifyState;
 
-/// The daemon has adopted what runs and answers requests.
+/// The daemon has adopted what runs and answers requests. Under a keeper, that one tells.
 pub fn ready() {
     send(&NotifyState::Ready);
 }
 
-/// The daemon is about to end.
+/// The daemon is about to end. Under a keeper, that one tells: it may start another.
 pub fn stopping() {
     send(&NotifyState::Stopping);
 }

@@ -2,10 +2,12 @@
 //! many there are is bounded, and so is the time for which each may wait for its client.
 
 use crate::http::Peer;
+use crate::leases::Asker;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pointsman_netdev::peer::{Credentials, credentials};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -70,8 +72,9 @@ pub(crate) async fn serve(
             _ = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => {
-                    let peer = Peer(stream.peer_cred().ok().map(|peer| peer.uid()));
-                    let router = router.clone().layer(Extension(peer));
+                    let asker = asker(&stream);
+                    let peer = Peer(asker.uid);
+                    let router = router.clone().layer(Extension(peer)).layer(Extension(asker));
                     let stream = Patient { stream, patience: limits.answer, stalled: None };
                     connections.spawn(connection(stream, router, limits, stopped.clone()));
                 }
@@ -87,6 +90,14 @@ pub(crate) async fn serve(
     }
     drop((listener, stopping));
     while connections.join_next().await.is_some() {}
+}
+
+/// Who connected, where the kernel tells.
+fn asker(stream: &UnixStream) -> Asker {
+    let Ok(Credentials { uid, gid, groups, .. }) = credentials(stream) else {
+        return Asker::default();
+    };
+    Asker { uid: Some(uid), groups: [gid].into_iter().chain(groups).collect() }
 }
 
 async fn connection(

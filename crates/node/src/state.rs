@@ -104,6 +104,17 @@ pub struct StateFile {
     state: State,
     /// Whether the disk did not take what is remembered here.
     behind: bool,
+    /// Who is told the document in force.
+    observer: Option<Observer>,
+}
+
+/// Is given the text of the document in force whenever another one comes into force.
+pub struct Observer(Box<dyn Fn(Vec<u8>) + Send>);
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// The state cannot be used.
@@ -144,7 +155,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(failed("read", &path)(error).into()),
         };
-        Ok(Self { path, disk: Disk::default(), documents, state, behind: false })
+        Ok(Self { path, disk: Disk::default(), documents, state, behind: false, observer: None })
     }
 
     /// The state with its files created by `create`, so that a test can fill the disk.
@@ -153,6 +164,28 @@ impl StateFile {
         self.disk = Disk::with(create);
         self.documents = self.documents.created_by(create);
         self
+    }
+
+    /// The state with somebody who is told the document in force: the one there is at once, and
+    /// each that follows it.
+    #[must_use]
+    pub fn observed_by(mut self, observer: impl Fn(Vec<u8>) + Send + 'static) -> Self {
+        self.observer = Some(Observer(Box::new(observer)));
+        self.tell(None);
+        self
+    }
+
+    /// Tells the observer the document in force, unless it is still `before`.
+    fn tell(&self, before: Option<Sha256>) {
+        let current = self.state.current.as_ref().map(|edition| edition.document);
+        let (Some(observer), Some(current)) = (&self.observer, current) else { return };
+        if before == Some(current) {
+            return;
+        }
+        match self.documents.read(&current) {
+            Ok(text) => observer.0(text),
+            Err(error) => tracing::warn!("the document in force cannot be read again: {error}"),
+        }
     }
 
     /// What is remembered.
@@ -181,8 +214,10 @@ impl StateFile {
         let text = serde_json::to_vec_pretty(&next)
             .expect("invariant: the state has string keys and no floats");
         self.disk.replace(&self.path, &text)?;
+        let before = self.state.current.as_ref().map(|edition| edition.document);
         self.state = next;
         self.behind = false;
+        self.tell(before);
         Ok(())
     }
 
@@ -195,8 +230,10 @@ impl StateFile {
     pub fn force(&mut self, next: State) -> Result<(), StorageError> {
         let result = self.set(next.clone());
         if result.is_err() {
+            let before = self.state.current.as_ref().map(|edition| edition.document);
             self.state = State { format: FORMAT, ..next };
             self.behind = true;
+            self.tell(before);
         }
         result
     }

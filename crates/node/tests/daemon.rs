@@ -37,7 +37,7 @@ type Daemon = JoinHandle<Result<(), DaemonError>>;
 fn start(host: &TestHost, more: &[&str]) -> Daemon {
     let args = args(host, more);
     let kernel = host.kernel();
-    let run = move || daemon::run(&args, |_| Ok(kernel));
+    let run = move || daemon::run(&args, None, |_| Ok(kernel));
     std::thread::spawn(run)
 }
 
@@ -96,7 +96,7 @@ fn it_starts_watches_and_ends_on_sigterm_with_everything_attached() {
     let mut other = args(&host, &[]);
     other.run_dir = other_run;
     other.state_dir.clone_from(&state);
-    let second = daemon::run(&other, |_| Ok(host.kernel())).unwrap_err().to_string();
+    let second = daemon::run(&other, None, |_| Ok(host.kernel())).unwrap_err().to_string();
     assert!(second.contains("--state-dir"), "{second}");
     assert!(status(&host).contains(r#""generation":2"#));
 
@@ -129,7 +129,7 @@ fn a_daemon_that_cannot_work_says_why_and_ends() {
     let _alone = alone();
     let host = TestHost::new();
     let none = || Err(KernelError("no BPF file system at /x; mount it".into()));
-    let error = daemon::run(&args(&host, &[]), |_| none()).unwrap_err();
+    let error = daemon::run(&args(&host, &[]), None, |_| none()).unwrap_err();
     assert_eq!(error.to_string(), "no BPF file system at /x; mount it");
     let missing = host.path("missing/node.json");
     let daemon = start(&host, &["--document", missing.to_str().unwrap()]);

@@ -39,9 +39,13 @@ impl Server {
         let socket = host.path("node.sock");
         let listener = http::listen(&socket).unwrap();
         let (stop, stopped) = oneshot::channel();
+        // Nobody at the other end: there are no leases here.
+        let (leases, _) = pointsman_node::leases::Handle::new().unwrap();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(http::serve(listener, engine, limits, async { drop(stopped.await) }))
+            runtime.block_on(http::serve(listener, engine, leases, limits, async {
+                drop(stopped.await);
+            }))
         });
         Self { socket, stop, thread }
     }

@@ -1,8 +1,10 @@
 //! A hook that an operator bypassed: every packet passes, and our link stays where it is.
 
 use crate::chain::chain;
-use crate::hook::{Context, HookPlan, accept, engine, keep, members};
-use crate::place::{Hindrance, place};
+use crate::engine::{self, Chosen};
+use crate::hook::{Context, HookPlan, accept, keep, members};
+use crate::place::{Beside, Hindrance, place};
+use crate::slots::{host, others};
 use crate::standing::Standing;
 use pointsman_model::HookId;
 use pointsman_model::document::{Mode, XdpSpec};
@@ -20,14 +22,18 @@ pub(crate) fn bypass(
 ) -> HookPlan {
     let Context { catalog, caps, observed, options, .. } = *context;
     let standing = Standing::of(hook, observed);
-    let engine = engine(xdp.engine, caps);
+    let others = others(host(standing, observed), standing.link(), &xdp.others);
+    let tail_caller = engine::tail_caller(xdp, catalog);
+    let Chosen { kind, words: engine, .. } =
+        engine::keep(xdp.engine, standing, tail_caller, caps, options);
     let note = |message| Note { hook: Some(hook.clone()), program: None, message };
     // Changing the mode is the document's business, and may need a gap: not now.
     let mode = match standing {
         Standing::Running(..) | Standing::Away(_) => Mode::Auto,
         _ => xdp.mode,
     };
-    let place = match place(hook, mode, standing, observed, options) {
+    let beside = Beside { kind, others: others.len() };
+    let place = match place(hook, mode, standing, beside, observed, options) {
         Ok(place) => place,
         Err(Hindrance::Pending(why)) => {
             let mut plan = keep(hook, xdp, standing, HookChange::Pending, engine, context);
@@ -45,10 +51,17 @@ pub(crate) fn bypass(
         }
     };
     let nothing = XdpSpec { chain: Vec::new(), ..xdp.clone() };
-    let wanted = chain(hook, xdp, catalog, caps.stack_rounding);
-    let empty = chain(hook, &nothing, catalog, caps.stack_rounding)
-        .expect("invariant: a chain of no programs fits");
-    let mut plan = accept(hook, standing, empty, place, engine, context);
+    let wanted = chain(hook, xdp, kind, &others, catalog, caps.stack_rounding);
+    let empty = match chain(hook, &nothing, kind, &others, catalog, caps.stack_rounding) {
+        Ok(empty) => empty,
+        // Ten programs of others, and none of ours among them.
+        Err(refusals) => {
+            let mut plan = keep(hook, xdp, standing, HookChange::Refused, engine, context);
+            plan.refusals = refusals;
+            return plan;
+        }
+    };
+    let mut plan = accept(hook, standing, empty, place, &others, engine, context);
     plan.notes.push(note(format!(
         "bypassed {how_long}: its chain is empty and every packet passes; `pointsman \
          bypass {} --off` ends it",

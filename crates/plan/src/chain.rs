@@ -1,9 +1,11 @@
 //! From a chain in the document to the chain as it is built.
 
 use crate::catalog::{Catalog, Usable};
+use crate::engine::Kind;
+use crate::slots::{MAX_SLOTS, Other, divide, slot, visible};
 use pointsman_fuse::layout::{DoesNotFit, Layout, StackRounding, layout};
-use pointsman_model::chain::{ChainSpec, Form, MemberSpec};
-use pointsman_model::document::{ChainEntry, XdpSpec};
+use pointsman_model::chain::{ChainSpec, Form, MemberSpec, SlotSpec};
+use pointsman_model::document::{ChainEntry, SlotChoice, XdpSpec};
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::plan::{Note, Refusal, RefusalReason};
 use pointsman_model::{HookId, ProgramName};
@@ -19,6 +21,8 @@ pub(crate) struct Chain {
 pub(crate) fn chain(
     hook: &HookId,
     xdp: &XdpSpec,
+    kind: Kind,
+    others: &[Other],
     catalog: &Catalog<'_>,
     rounding: StackRounding,
 ) -> Result<Chain, Vec<Refusal>> {
@@ -37,14 +41,64 @@ pub(crate) fn chain(
         let Candidate { entry, program } = member;
         (entry.priority, &program.facts.entry, &entry.program)
     });
-    let named: Vec<_> =
-        members.iter().map(|member| (member.name().as_str(), member.program.facts)).collect();
-    let layout =
-        layout(&named, rounding).map_err(|problem| vec![does_not_fit(hook, &members, &problem)])?;
-    let notes = notes(hook, &members, &layout);
-    let Layout { forms, frags, .. } = layout;
-    let members = members.iter().zip(forms).map(|(member, form)| member.spec(form)).collect();
-    Ok(Chain { spec: ChainSpec { members, frags }, notes })
+    let mut specs = Vec::with_capacity(members.len());
+    let mut slots = Vec::new();
+    let mut frags = true;
+    let (mut rest, mut forms) = (&members[..], Vec::with_capacity(members.len()));
+    for (count, choice) in parts(&members, kind, others) {
+        let (part, behind) = rest.split_at(count);
+        rest = behind;
+        let layout =
+            fit(part, rounding).map_err(|problem| vec![does_not_fit(hook, &members, &problem)])?;
+        let start = specs.len();
+        specs.extend(part.iter().zip(&layout.forms).map(|(member, &form)| member.spec(form)));
+        frags &= layout.frags;
+        if kind != Kind::Fused {
+            slots.push(slot(&specs[start..], choice, layout.frags));
+        }
+        forms.extend(layout.forms);
+    }
+    let chance = slots
+        .windows(2)
+        .find(|two| (two[0].priority, &two[0].name) == (two[1].priority, &two[1].name));
+    let visible = visible(&slots, others);
+    let refused = |message| vec![refusal(hook, None, message)];
+    if let Some([first, _]) = chance {
+        let SlotSpec { name, priority, .. } = first;
+        return Err(refused(format!(
+            "two slots would have the priority {priority} and the name {name}, and which of them \
+             comes first would be chance: give the programs different priorities"
+        )));
+    }
+    if visible > MAX_SLOTS {
+        return Err(refused(format!(
+            "the dispatcher would have {visible} programs, {} of them of others, and it has room \
+             for {MAX_SLOTS}: let neighbours share a slot (`\"engine\": \"auto\"`, no `\"slot\": \
+             \"own\"`), or remove some",
+            others.len()
+        )));
+    }
+    let notes = notes(hook, &members, &forms, kind, &slots);
+    Ok(Chain { spec: ChainSpec { members: specs, frags, slots }, notes })
+}
+
+/// How many members each program of the chain has, and how it answers.
+fn parts(members: &[Candidate<'_>], kind: Kind, others: &[Other]) -> Vec<(usize, SlotChoice)> {
+    let each = match kind {
+        Kind::Fused => return vec![(members.len(), SlotChoice::Shared)],
+        Kind::Slots { .. } if members.is_empty() => return vec![(0, SlotChoice::Shared)],
+        Kind::Slots { each } => each,
+    };
+    let choice = |slot| if each { SlotChoice::Own } else { slot };
+    let keys = members.iter().map(|Candidate { entry, program }| {
+        (entry.priority, &program.facts.entry, choice(entry.slot))
+    });
+    divide(&keys.collect::<Vec<_>>(), others)
+}
+
+fn fit(members: &[Candidate<'_>], rounding: StackRounding) -> Result<Layout, DoesNotFit> {
+    let named = members.iter().map(|member| (member.name().as_str(), member.program.facts));
+    layout(&named.collect::<Vec<_>>(), rounding)
 }
 
 /// A place in a chain with its program.
@@ -101,17 +155,27 @@ fn does_not_fit(hook: &HookId, members: &[Candidate<'_>], problem: &DoesNotFit) 
         DoesNotFit::Maps { .. } | DoesNotFit::Licence { .. } | DoesNotFit::Frags { .. } => None,
     };
     let named = guilty.and_then(|guilty| members.iter().find(|m| m.name().as_str() == guilty));
+    refusal(hook, named.map(Candidate::name), problem.to_string())
+}
+
+fn refusal(hook: &HookId, program: Option<&ProgramName>, message: String) -> Refusal {
     Refusal {
         reason: RefusalReason::DoesNotFit,
         pointer: format!("{}/xdp/chain", hook.interface.pointer()),
         hook: Some(hook.clone()),
-        program: named.map(|member| member.name().clone()),
-        message: problem.to_string(),
+        program: program.cloned(),
+        message,
         log: None,
     }
 }
 
-fn notes(hook: &HookId, members: &[Candidate<'_>], layout: &Layout) -> Vec<Note> {
+fn notes(
+    hook: &HookId,
+    members: &[Candidate<'_>],
+    forms: &[Form],
+    kind: Kind,
+    slots: &[SlotSpec],
+) -> Vec<Note> {
     let note = |program: &ProgramName, message| Note {
         hook: Some(hook.clone()),
         program: Some(program.clone()),
@@ -129,7 +193,7 @@ fn notes(hook: &HookId, members: &[Candidate<'_>], layout: &Layout) -> Vec<Note>
         );
         notes.push(note(last, message));
     }
-    for (member, &form) in members.iter().zip(&layout.forms) {
+    for (member, &form) in members.iter().zip(forms) {
         let (name, facts) = (member.name(), member.program.facts);
         if !member.entry.enforce && !facts.side_effects.is_empty() {
             let effects = list(facts.side_effects.iter().map(ToString::to_string));
@@ -141,6 +205,23 @@ fn notes(hook: &HookId, members: &[Candidate<'_>], layout: &Layout) -> Vec<Note>
             let message = format!(
                 "{name} is called, not inlined, so that the stack fits; the call costs several \
                  nanoseconds a packet"
+            );
+            notes.push(note(name, message));
+        }
+    }
+    if kind == Kind::Fused
+        && let Some(member) = members.iter().find(|m| m.entry.slot == SlotChoice::Own)
+    {
+        let name = member.name();
+        let message =
+            format!("{name} has no slot of its own: without a dispatcher the chain is one program");
+        notes.push(note(name, message));
+    }
+    for (member, slot) in members.iter().zip(slots).filter(|_| slots.len() == members.len()) {
+        if member.entry.slot == SlotChoice::Own && !slot.own {
+            let name = member.name();
+            let message = format!(
+                "{name} is observed only: in its slot it answers PASS, whatever its verdict is"
             );
             notes.push(note(name, message));
         }

@@ -12,6 +12,8 @@ pub struct Settled {
     pub interface_index: u32,
     /// The program that ran there.
     pub program_id: u32,
+    /// Whether that was a dispatcher, which others may change.
+    pub dispatcher: bool,
 }
 
 impl Settled {
@@ -20,13 +22,19 @@ impl Settled {
     pub fn of(hook: &HookId, observed: &Observed) -> Option<Self> {
         let interface = observed.interfaces.get(&hook.interface)?;
         let link = observed.hooks.get(hook)?.link.as_ref()?;
-        link.runs_on(interface)
-            .then_some(Self { interface_index: link.interface_index, program_id: link.program_id })
+        link.runs_on(interface).then_some(Self {
+            interface_index: link.interface_index,
+            program_id: link.program_id,
+            dispatcher: link.is_dispatcher(),
+        })
     }
 }
 
 /// What was done to a hook since it was left as `settled`; `None`: nothing, or its interface is
 /// gone or another one, which is nobody's doing.
+///
+/// What others do in a dispatcher is their right, as long as a plan asks for no change after it:
+/// so that is for the caller to see.
 #[must_use]
 pub fn drift(hook: &HookId, settled: Settled, observed: &Observed) -> Option<DriftKind> {
     let interface = observed.interfaces.get(&hook.interface)?;
@@ -44,6 +52,11 @@ pub fn drift(hook: &HookId, settled: Settled, observed: &Observed) -> Option<Dri
     match (&pins.link, &interface.attached) {
         (Some(link), Some(_)) if link.runs_on(interface) => running(pins, link, settled, observed),
         (_, Some(_)) if of_other_pins() => None,
+        (None, Some(_)) if settled.dispatcher => match interface.dispatcher {
+            Some(_) => Some(DriftKind::Rearranged),
+            None => Some(DriftKind::Displaced),
+        },
+        (None, None) if settled.dispatcher => Some(DriftKind::Detached),
         (_, Some(attached)) if ours(attached.program_id) => Some(DriftKind::Unpinned),
         (_, Some(_)) => Some(DriftKind::Displaced),
         // It runs on, on what had the name.

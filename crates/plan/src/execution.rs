@@ -56,7 +56,7 @@ pub fn carry_out(
 /// Retires the chain that a step should have brought to run: it was built before that, or the step
 /// would have been skipped. What cannot be undone stays for the next plan.
 fn undo(step: &Step, host: &mut dyn Host) {
-    if let Step::Attach(Attach { chain, .. }) | Step::Swap(Swap { chain }) = step {
+    if let Step::Attach(Attach { chain, .. }) | Step::Swap(Swap { chain, .. }) = step {
         let _ = host.execute(&Step::RetireChain(RetireChain { chain: chain.clone() }));
     }
 }

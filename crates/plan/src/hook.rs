@@ -2,16 +2,18 @@
 
 use crate::catalog::{Catalog, Load, Usable};
 use crate::chain::{Chain, chain, list};
-use crate::place::{Hindrance, Place, Way, place};
+use crate::engine::{self, Chosen};
+use crate::place::{Beside, Hindrance, Place, Way, place};
+use crate::slots::{self, Other, host, needs_company, others};
 use crate::standing::Standing;
 use crate::{Caps, Options};
-use pointsman_model::chain::{ChainId, ChainSpec, Sequence};
-use pointsman_model::document::{Engine, XdpSpec};
+use pointsman_model::chain::{ChainId, ChainSpec, Sequence, SlotSpec};
+use pointsman_model::document::XdpSpec;
 use pointsman_model::facts::InitialContents;
-use pointsman_model::observed::{Observed, ObservedHook, ObservedProgram};
+use pointsman_model::observed::{Observed, ObservedHook, ObservedLink, ObservedProgram};
 use pointsman_model::plan::{
-    Attach, BuildChain, Detach, HookChange, HookDiff, Note, PinLink, Refusal, ReleaseHook,
-    RetireChain, Step, Swap,
+    Attach, BuildChain, Detach, Dispatch, HookChange, HookDiff, Note, PinLink, Refusal,
+    ReleaseHook, RetireChain, Step, Swap,
 };
 use pointsman_model::{HookId, ProgramName};
 use std::collections::BTreeSet;
@@ -46,12 +48,31 @@ pub(crate) struct Context<'a> {
 
 /// Plans a hook that the document wants.
 pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookPlan {
-    let standing = Standing::of(hook, context.observed);
-    let chain = chain(hook, xdp, context.catalog, context.caps.stack_rounding);
-    let place = place(hook, xdp.mode, standing, context.observed, context.options);
-    let engine = engine(xdp.engine, context.caps);
+    let Context { catalog, caps, observed, options, .. } = *context;
+    let standing = Standing::of(hook, observed);
+    let others = others(host(standing, observed), standing.link(), &xdp.others);
+    let tail_caller = engine::tail_caller(xdp, catalog);
+    let chosen = match engine::choose(xdp.engine, standing, tail_caller, caps, options) {
+        Ok(chosen) => chosen,
+        Err(obstacle) => {
+            let words = "none: the kernel cannot do what the document says".to_owned();
+            let mut plan = keep(hook, xdp, standing, HookChange::Refused, words, context);
+            plan.refusals = vec![obstacle.refusal(hook)];
+            return plan;
+        }
+    };
+    let Chosen { kind, words: engine, note } = chosen;
+    let chain = chain(hook, xdp, kind, &others, catalog, caps.stack_rounding);
+    let beside = Beside { kind, others: others.len() };
+    let place = place(hook, xdp.mode, standing, beside, observed, options);
     match (chain, place) {
-        (Ok(chain), Ok(place)) => accept(hook, standing, chain, place, engine, context),
+        (Ok(chain), Ok(place)) => {
+            let mut plan = accept(hook, standing, chain, place, &others, engine, context);
+            let note =
+                note.map(|message| Note { hook: Some(hook.clone()), program: None, message });
+            plan.notes.extend(note);
+            plan
+        }
         (Ok(_), Err(Hindrance::Pending(why))) => {
             let mut plan = keep(hook, xdp, standing, HookChange::Pending, engine, context);
             plan.diff.pending = Some(why);
@@ -72,11 +93,19 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
 pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
     let standing = Standing::of(hook, observed);
     let pins = &observed.hooks[hook];
-    let detach = Detach { hook: hook.clone(), opens_gap: false };
+    let detach = Detach {
+        hook: hook.clone(),
+        opens_gap: false,
+        dispatcher: dispatch(hook, pins.link.as_ref(), observed, &[], &[]),
+    };
     let change = match pins.link {
         Some(_) => HookChange::Detach,
         None => HookChange::Unchanged,
     };
+    let away = |link: &&ObservedLink| link.is_dispatcher() && observed.interface_of(link).is_none();
+    if pins.link.as_ref().filter(away).is_some() {
+        return stays(hook, standing, pins);
+    }
     let mut cleanup = retire(hook, pins, None);
     cleanup.push(Step::ReleaseHook(ReleaseHook { hook: hook.clone() }));
     HookPlan {
@@ -88,6 +117,7 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
             mode: None,
             engine: String::new(),
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes: Vec::new(),
@@ -99,15 +129,51 @@ pub(crate) fn remove(hook: &HookId, observed: &Observed) -> HookPlan {
     }
 }
 
-/// The engine and the reason for it.
-pub(crate) fn engine(engine: Engine, caps: &Caps) -> String {
-    match (engine, &caps.freplace) {
-        (Engine::Fused, _) => "fused (as the document says)".to_owned(),
-        (Engine::Auto, Ok(())) => {
-            "fused (auto: the dispatcher engine is not part of this version)".to_owned()
-        }
-        (Engine::Auto, Err(why)) => format!("fused (auto: no freplace: {why})"),
+/// Slots in a dispatcher that cannot be reached: taking them out takes its network namespace.
+fn stays(hook: &HookId, standing: Standing<'_>, pins: &ObservedHook) -> HookPlan {
+    let before = standing.record().map(|record| record.spec.clone());
+    let message = format!(
+        "{hook} is not wanted any more, and its slots run on in a network namespace that cannot \
+         be looked into: they are taken out when it can, or when it ends"
+    );
+    let records = pins.chains.values().filter_map(|chain| chain.record.as_ref());
+    HookPlan {
+        diff: HookDiff {
+            hook: hook.clone(),
+            change: HookChange::Unchanged,
+            after: before.clone(),
+            before,
+            mode: None,
+            engine: String::new(),
+            pending: None,
+            others: Vec::new(),
+        },
+        refusals: Vec::new(),
+        notes: vec![Note { hook: Some(hook.clone()), program: None, message }],
+        pin: None,
+        build: None,
+        visible: Vec::new(),
+        cleanup: Vec::new(),
+        uses: Some(records.flat_map(|record| members(&record.spec)).collect()),
     }
+}
+
+/// The dispatcher that a hook's chain is in; `None`: a BPF link holds it, or nothing does.
+fn dispatch(
+    hook: &HookId,
+    link: Option<&ObservedLink>,
+    observed: &Observed,
+    others: &[Other],
+    slots: &[SlotSpec],
+) -> Option<Dispatch> {
+    let link = link.filter(|link| link.is_dispatcher())?;
+    let interface = observed.interface_of(link).map_or(&hook.interface, |(id, _)| id);
+    Some(Dispatch {
+        interface: interface.clone(),
+        interface_index: link.interface_index,
+        company: needs_company(slots),
+        others: slots::changes(others),
+    })
 }
 
 pub(crate) fn accept(
@@ -115,6 +181,7 @@ pub(crate) fn accept(
     standing: Standing<'_>,
     chain: Chain,
     place: Place,
+    others: &[Other],
     engine: String,
     context: &Context<'_>,
 ) -> HookPlan {
@@ -124,7 +191,14 @@ pub(crate) fn accept(
     let no_pins = ObservedHook::default();
     let pins = context.observed.hooks.get(hook).unwrap_or(&no_pins);
     let before = standing.record().map(|record| record.spec.clone());
-    let equal = place.way == Way::Swap && before.as_ref() == Some(&spec);
+    let link = standing.link();
+    let in_order = match (host(standing, context.observed), link, pins.live()) {
+        (Some(dispatcher), Some(link), Some((_, live))) if link.is_dispatcher() => {
+            slots::in_order(&spec, &live.slots, link, dispatcher, others)
+        }
+        _ => true,
+    };
+    let equal = place.way == Way::Swap && before.as_ref() == Some(&spec) && in_order;
     let lost = lost_programs(&spec, context.observed);
     if equal && !lost.is_empty() {
         // Nobody could reach the maps that the running chain uses.
@@ -143,6 +217,7 @@ pub(crate) fn accept(
             mode: place.mode,
             engine,
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes,
@@ -159,16 +234,35 @@ pub(crate) fn accept(
     }
     let chain = ChainId { hook: hook.clone(), sequence: next_sequence(pins) };
     let attach = |interface_index, mode| {
-        Step::Attach(Attach { chain: chain.clone(), interface_index, mode })
+        let interface = hook.interface.clone();
+        let others = slots::changes(others);
+        let company = needs_company(&spec.slots);
+        let dispatcher = Dispatch { interface, interface_index, company, others };
+        let dispatcher = (!spec.slots.is_empty()).then_some(dispatcher);
+        Step::Attach(Attach { chain: chain.clone(), interface_index, mode, dispatcher })
     };
     (plan.diff.change, plan.visible) = match place.way {
-        Way::Attach(index, mode) => (HookChange::Attach, vec![attach(index, mode)]),
-        Way::Swap => (HookChange::Swap, vec![Step::Swap(Swap { chain: chain.clone() })]),
+        Way::Attach(index, mode) => {
+            // Slots do not end by being left behind, as a link does.
+            let left = dispatch(hook, pins.link.as_ref(), context.observed, &[], &[]);
+            let left = left.map(|left| {
+                let (hook, dispatcher) = (hook.clone(), Some(left));
+                Step::Detach(Detach { hook, opens_gap: false, dispatcher })
+            });
+            (HookChange::Attach, left.into_iter().chain([attach(index, mode)]).collect())
+        }
+        Way::Swap => {
+            let dispatcher = dispatch(hook, link, context.observed, others, &spec.slots);
+            let swap = Swap { chain: chain.clone(), dispatcher };
+            (HookChange::Swap, vec![Step::Swap(swap)])
+        }
         Way::Reattach(index, mode) => {
-            let detach = Step::Detach(Detach { hook: hook.clone(), opens_gap: true });
-            (HookChange::Reattach, vec![detach, attach(index, mode)])
+            let dispatcher = dispatch(hook, link, context.observed, &[], &[]);
+            let detach = Detach { hook: hook.clone(), opens_gap: true, dispatcher };
+            (HookChange::Reattach, vec![Step::Detach(detach), attach(index, mode)])
         }
     };
+    plan.diff.others = slots::changes(others);
     plan.build = Some(BuildChain { chain, generation: context.generation, spec });
     plan.cleanup = retire(hook, pins, None);
     plan
@@ -193,6 +287,7 @@ pub(crate) fn keep(
             mode: standing.mode(),
             engine,
             pending: None,
+            others: Vec::new(),
         },
         refusals: Vec::new(),
         notes: Vec::new(),

@@ -8,7 +8,8 @@
 //!
 //! * [`plan`] is total: what cannot be done is a refusal in the plan, and no refusal of one hook
 //!   keeps another from its steps.
-//! * A plan warns of what will not work or cost packets; [`examine`] does so for any interface.
+//! * A plan warns of what will not work or cost packets; [`examine`] does so for any
+//!   interface, and [`examine_host`] for the host.
 //! * [`drain`] plans the removal of all that is ours.
 //! * [`relevant`] is what of a host a plan depends on.
 //! * A hook that an operator bypassed ([`Wanted::bypassed`]) gets an empty chain, and its programs
@@ -20,6 +21,7 @@ mod bypass;
 mod catalog;
 mod chain;
 mod drift;
+mod engine;
 mod execution;
 mod follow;
 mod guard;
@@ -31,6 +33,7 @@ mod preflight;
 mod programs;
 mod relevant;
 pub mod simulator;
+mod slots;
 mod standing;
 mod upgrade;
 mod wanted;
@@ -41,6 +44,6 @@ pub use guard::{Current, Mark, guard, left_behind};
 pub use narrow::{narrow, narrow_to};
 pub use planner::{drain, plan};
 pub use pointsman_model::plan::Plan;
-pub use preflight::{examine, unseen};
+pub use preflight::{examine, examine_host, unseen};
 pub use relevant::relevant;
 pub use wanted::{Caps, Options, Wanted};

@@ -1,6 +1,7 @@
 //! Where a chain goes: the interface, the mode, and whether it can get there without a gap.
 
 use crate::Options;
+use crate::engine::Kind;
 use crate::standing::{Running, Standing};
 use pointsman_model::document::Mode;
 use pointsman_model::observed::{
@@ -30,6 +31,14 @@ pub(crate) enum Way {
     Reattach(u32, AttachMode),
 }
 
+/// What a chain comes as, and beside what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside {
+    pub(crate) kind: Kind,
+    /// How many programs of others are in the dispatcher that it is in.
+    pub(crate) others: usize,
+}
+
 /// Why a chain cannot go where it is wanted.
 #[derive(Debug)]
 pub(crate) enum Hindrance {
@@ -49,6 +58,10 @@ pub(crate) struct Obstacle {
 }
 
 impl Obstacle {
+    pub(crate) fn new(reason: RefusalReason, inner: &'static str, message: String) -> Self {
+        Self { reason, inner, message }
+    }
+
     pub(crate) fn refusal(self, hook: &HookId) -> Refusal {
         let Self { reason, inner, message } = self;
         Refusal {
@@ -67,6 +80,7 @@ pub(crate) fn place(
     hook: &HookId,
     mode: Mode,
     standing: Standing<'_>,
+    Beside { kind, others }: Beside,
     observed: &Observed,
     options: Options,
 ) -> Result<Place, Hindrance> {
@@ -74,14 +88,42 @@ pub(crate) fn place(
     let obstacle =
         |reason, inner, message| Hindrance::Obstacle(Obstacle { reason, inner, message });
     let unsupported = |message| obstacle(RefusalReason::ModeUnsupported, "/xdp/mode", message);
+    let link = observed.hooks.get(hook).and_then(|pins| pins.link.as_ref());
+    // A link can be changed from anywhere, and a dispatcher only where its interface is.
+    let out_of_reach = |link: &&ObservedLink| {
+        link.is_dispatcher() && !link.is_detached() && observed.interface_of(link).is_none()
+    };
+    if link.filter(out_of_reach).is_some() {
+        return Err(Hindrance::Pending(format!(
+            "the interface that was {name} is in a network namespace that cannot be looked into, \
+             and its slots run on there: they stay until they can be reached, or end with that \
+             interface"
+        )));
+    }
     match standing {
         Standing::Missing => Err(Hindrance::Pending(missing(hook, observed))),
+        // What it runs as can only change where it is wanted.
+        Standing::Away(Running { link, .. }) if link.is_dispatcher() == (kind == Kind::Fused) => {
+            Err(Hindrance::Pending(missing(hook, observed)))
+        }
         Standing::Away(running) => {
             let note = Some(away(hook, observed, running.link));
             Ok(Place { way: Way::Swap, mode: running.mode, note })
         }
-        Standing::Foreign(attachment) => {
-            Err(obstacle(RefusalReason::ForeignProgram, "/xdp", foreign(hook, attachment)))
+        Standing::Foreign(attachment, why) => {
+            Err(obstacle(RefusalReason::ForeignProgram, "/xdp", foreign(hook, attachment, why)))
+        }
+        Standing::Joinable(interface, _) => {
+            let attached = interface.attached.as_ref();
+            let attached = attached.expect("invariant: a dispatcher is attached");
+            if kind == Kind::Fused {
+                let why = "one fused program, attached by a BPF link, cannot join a dispatcher";
+                let message = foreign(hook, attached, Some(why));
+                return Err(obstacle(RefusalReason::ForeignProgram, "/xdp", message));
+            }
+            let note = joins(hook, mode, attached.mode).map_err(unsupported)?;
+            let way = Way::Attach(interface.index, attached.mode);
+            Ok(Place { way, mode: Some(attached.mode), note })
         }
         Standing::Vacant(interface)
         | Standing::Dead(interface)
@@ -93,28 +135,50 @@ pub(crate) fn place(
             };
             Ok(Place { way: Way::Attach(interface.index, mode), mode: Some(mode), note })
         }
-        Standing::Running(interface, Running { mode: now, .. }) => {
+        Standing::Running(interface, Running { link, mode: now, .. }) => {
             let now = now.expect("invariant: a running link's interface says its mode");
+            let same = link.is_dispatcher() == (kind != Kind::Fused);
             let Chosen { mode: to, note } = match (mode, now) {
+                // It opens a gap in any case.
+                _ if !same => choose(hook, mode, interface).map_err(unsupported)?,
                 (Mode::Auto, now) => keep(hook, interface, now),
                 (Mode::Native, AttachMode::Native) => AttachMode::Native.into(),
                 (Mode::Native | Mode::Skb, _) => {
                     choose(hook, mode, interface).map_err(unsupported)?
                 }
             };
-            let way = match now == to {
-                true => Way::Swap,
-                false => Way::Reattach(interface.index, to),
-            };
-            if way != Way::Swap && !options.allow_gap {
-                let message = format!(
-                    "the chain on {name} is attached in {now} mode, and {to} mode needs it \
-                     detached first: packets would pass without a chain for a moment; allow that \
-                     with `apply --allow-gap`"
-                );
-                return Err(obstacle(RefusalReason::NeedsGap, "/xdp/mode", message));
+            if same && now == to {
+                return Ok(Place { way: Way::Swap, mode: Some(to), note });
             }
-            Ok(Place { way, mode: Some(to), note })
+            let (inner, is, needs) = match (same, kind) {
+                (true, _) => ("/xdp/mode", format!("in {now} mode"), format!("{to} mode")),
+                (false, Kind::Slots { .. }) => {
+                    ("/xdp/engine", "by a BPF link".into(), "a dispatcher".to_owned())
+                }
+                (false, Kind::Fused) => {
+                    ("/xdp/engine", "in a dispatcher".into(), "a fused program".to_owned())
+                }
+            };
+            if others > 0 {
+                let count = match others {
+                    1 => "a program".to_owned(),
+                    more => format!("{more} programs"),
+                };
+                let message = format!(
+                    "{name} runs {count} of others beside the chain, {is}, and {needs} would need \
+                     them gone: `xdp-loader status {name}` lists them"
+                );
+                return Err(obstacle(RefusalReason::ForeignProgram, inner, message));
+            }
+            if !options.allow_gap {
+                let message = format!(
+                    "the chain on {name} is attached {is}, and {needs} needs it detached first: \
+                     packets would pass without a chain for a moment; allow that with `apply \
+                     --allow-gap`"
+                );
+                return Err(obstacle(RefusalReason::NeedsGap, inner, message));
+            }
+            Ok(Place { way: Way::Reattach(interface.index, to), mode: Some(to), note })
         }
     }
 }
@@ -167,10 +231,31 @@ fn keep(hook: &HookId, interface: &ObservedInterface, now: AttachMode) -> Chosen
     Chosen { mode: now, note }
 }
 
-fn foreign(hook: &HookId, attachment: &Attachment) -> String {
+/// A chain that joins a dispatcher runs where that does.
+fn joins(hook: &HookId, wanted: Mode, now: AttachMode) -> Result<Option<String>, String> {
+    let name = &hook.interface;
+    match (wanted, now) {
+        (Mode::Auto, AttachMode::Skb) => Ok(Some(format!(
+            "mode auto takes skb on {name}, in which the dispatcher that is there runs"
+        ))),
+        (Mode::Auto, _) | (Mode::Native, AttachMode::Native) | (Mode::Skb, AttachMode::Skb) => {
+            Ok(None)
+        }
+        (Mode::Native | Mode::Skb, now) => {
+            let wanted = if wanted == Mode::Skb { AttachMode::Skb } else { AttachMode::Native };
+            Err(format!(
+                "{name} runs a dispatcher of others in {now} mode, and the chain is wanted in \
+                 {wanted} mode; `\"mode\": \"auto\"` joins it as it is"
+            ))
+        }
+    }
+}
+
+fn foreign(hook: &HookId, attachment: &Attachment, why: Option<&str>) -> String {
     let name = &hook.interface;
     let Attachment { program_id, name: program, mode } = attachment;
     let program = program.as_deref().unwrap_or("without a name");
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     let flag = match mode {
         AttachMode::Native => "xdpdrv",
         AttachMode::Skb => "xdpgeneric",
@@ -178,7 +263,7 @@ fn foreign(hook: &HookId, attachment: &Attachment) -> String {
     };
     format!(
         "{name} carries XDP program {program} (id {program_id}, {mode}), which is not ours and \
-         stays untouched; to make room, stop what attached it, or remove it with `xdp-loader \
+         stays untouched{why}; to make room, stop what attached it, or remove it with `xdp-loader \
          unload {name} --all` or `ip link set dev {name} {flag} off`, and apply again"
     )
 }

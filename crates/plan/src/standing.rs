@@ -3,7 +3,8 @@
 use pointsman_model::HookId;
 use pointsman_model::chain::{ChainRecord, Sequence};
 use pointsman_model::observed::{
-    AttachMode, Attachment, Observed, ObservedHook, ObservedInterface, ObservedLink,
+    AttachMode, Attachment, Observed, ObservedDispatcher, ObservedHook, ObservedInterface,
+    ObservedLink,
 };
 
 /// How a hook stands.
@@ -25,8 +26,11 @@ pub(crate) enum Standing<'a> {
     Astray(&'a ObservedInterface, &'a ObservedLink),
     /// Our link runs on the interface.
     Running(&'a ObservedInterface, Running<'a>),
-    /// Something that is not this hook's is attached.
-    Foreign(&'a Attachment),
+    /// A dispatcher of others is attached, which our slots can join.
+    Joinable(&'a ObservedInterface, &'a ObservedDispatcher),
+    /// Something that is not this hook's is attached, and why nothing can join it, if it is a
+    /// dispatcher.
+    Foreign(&'a Attachment, Option<&'a str>),
 }
 
 /// What our link runs.
@@ -59,7 +63,13 @@ impl<'a> Standing<'a> {
             (Some(link), Some(_)) if link.runs_on(interface) => {
                 Self::Running(interface, running(link))
             }
-            (_, Some(attached)) => Self::Foreign(attached),
+            (_, Some(attached)) => match &interface.dispatcher {
+                Some(dispatcher) => match &dispatcher.fixed {
+                    None => Self::Joinable(interface, dispatcher),
+                    Some(why) => Self::Foreign(attached, Some(why)),
+                },
+                None => Self::Foreign(attached, None),
+            },
             (Some(link), None) if !link.is_detached() => Self::Astray(interface, link),
             (Some(_), None) => Self::Dead(interface),
             (None, None) => Self::Vacant(interface),
@@ -71,6 +81,11 @@ impl<'a> Standing<'a> {
             Self::Running(_, running) | Self::Away(running) => Some(*running),
             _ => None,
         }
+    }
+
+    /// What holds the chain that runs.
+    pub(crate) fn link(&self) -> Option<&'a ObservedLink> {
+        self.running().map(|running| running.link)
     }
 
     /// The sequence number of the chain that packets run through.

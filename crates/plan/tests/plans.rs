@@ -26,10 +26,7 @@ fn a_first_chain_is_prepared_filled_built_and_attached() {
     step: build chain eth0/xdp#1 of 2 programs
     step: attach chain eth0/xdp#1 (native)
     ");
-    assert_eq!(
-        plan.hooks[0].engine,
-        "fused (auto: the dispatcher engine is not part of this version)"
-    );
+    assert_eq!(plan.hooks[0].engine, "fused (auto: no freplace: the kernel refuses EXT)");
 }
 
 #[test]

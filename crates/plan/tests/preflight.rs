@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 
 const ON: Offload = Offload { on: true, changeable: true };
 const FIXED: Offload = Offload { on: true, changeable: false };
+const OFF: Offload = Offload { on: false, changeable: true };
 
 fn driver(name: &str) -> NicFacts {
     NicFacts { driver: Some(Driver { name: name.into(), version: None }), ..NicFacts::default() }
@@ -219,7 +220,8 @@ fn the_doctor_sums_up_interfaces_that_are_alike() {
     }
     let card = NicFacts {
         channels: Some(Channels { combined: 8, max_combined: 63, ..Channels::default() }),
-        offloads: Some(Offloads { lro: ON, ..Offloads::default() }),
+        offloads: Some(Offloads { lro: ON, ntuple: ON, ..Offloads::default() }),
+        xdp: Some(XdpFeatures::from_bits(0b1101)),
         driver: Some(Driver { name: "ixgbe".into(), version: Some("5.19.6".into()) }),
         ..NicFacts::default()
     };
@@ -229,7 +231,7 @@ fn the_doctor_sums_up_interfaces_that_are_alike() {
     host.set_nic(&interface("br0"), 9000, driver("bridge"));
     host.add_interface(&interface("odd"), None);
     let virtio = NicFacts {
-        offloads: Some(Offloads { gro_hw: FIXED, lro: ON, ..Offloads::default() }),
+        offloads: Some(Offloads { gro_hw: FIXED, lro: ON, ntuple: OFF, ..Offloads::default() }),
         ..driver("virtio_net")
     };
     host.add_interface(&interface("ens3"), Some(true));
@@ -245,11 +247,11 @@ fn the_doctor_sums_up_interfaces_that_are_alike() {
     });
     insta::assert_snapshot!(lines.collect::<String>(), @"
     br0 Ok: bridge; no native XDP; MTU 9000: chains run in skb mode
-    ens3 Limited: virtio_net; native XDP; MTU 1500: GRO-HW is on and cannot be turned off here; the first chain makes the rings anew
-    eth0 Limited: ixgbe 5.19.6; native XDP; MTU 9000; 8 of 63 queue pairs: MTU above 3050: every program must be built as xdp.frags; LRO is on: `ethtool -K DEV lro off` before a chain comes; the first chain takes the link down and up
+    ens3 Limited: virtio_net; native XDP; MTU 1500; ntuple off: GRO-HW is on and cannot be turned off here; the first chain makes the rings anew; rules can send flows to queues after `ethtool -K DEV ntuple on`
+    eth0 Limited: ixgbe 5.19.6; native XDP (basic, ndo-xmit, xsk-zerocopy); MTU 9000; 8 of 63 queue pairs; ntuple on: MTU above 3050: every program must be built as xdp.frags; LRO is on: `ethtool -K DEV lro off` before a chain comes; the first chain takes the link down and up; no program can redirect from here; AF_XDP sockets share memory with the card; rules can send flows to queues
     odd Ok: driver unknown; the kernel does not say whether it has native XDP; MTU 1500: nothing is in a chain's way
-    veth000, veth001, veth002 and 497 more Ok: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500: programs see no VLAN tags (rxvlan is on)
-    veth999 Limited: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500: its peer's MTU is above 3506: every program must be built as xdp.frags; programs see no VLAN tags (rxvlan is on)
+    veth000, veth001, veth002 and 497 more Ok: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500; no ntuple: programs see no VLAN tags (rxvlan is on); AF_XDP sockets get copies; no rule can send a flow to a queue
+    veth999 Limited: veth; native XDP (basic, redirect, ndo-xmit, rx-sg); MTU 1500; no ntuple: its peer's MTU is above 3506: every program must be built as xdp.frags; programs see no VLAN tags (rxvlan is on); AF_XDP sockets get copies; no rule can send a flow to a queue
     ");
 }
 
@@ -283,8 +285,15 @@ fn nic() -> impl Strategy<Value = NicFacts> {
             max_tx,
             max_combined,
         });
-    let offloads = [offload(), offload(), offload(), offload()]
-        .prop_map(|[lro, gro_hw, vlan, service_vlan]| Offloads { lro, gro_hw, vlan, service_vlan });
+    let offloads = [offload(), offload(), offload(), offload(), offload()].prop_map(
+        |[lro, gro_hw, vlan, service_vlan, ntuple]| Offloads {
+            lro,
+            gro_hw,
+            vlan,
+            service_vlan,
+            ntuple,
+        },
+    );
     let peer =
         any::<(Option<u32>, Option<u32>)>().prop_map(|(mtu, tx_queues)| Peer { mtu, tx_queues });
     let xdp = any::<u64>().prop_map(XdpFeatures::from_bits);

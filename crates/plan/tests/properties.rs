@@ -150,6 +150,7 @@ struct Essence {
 enum State {
     Nothing,
     Foreign(u32),
+    Others(BTreeSet<u32>),
     Chain(ChainSpec, String),
 }
 
@@ -296,6 +297,7 @@ impl World {
             let mode = diff.mode.unwrap().to_string();
             assert_eq!(state(&self.host, interface), State::Chain(spec.clone(), mode));
             assert!(self.maps_lost || self.host.uses_pinned_maps(interface));
+            self.check_order(interface, spec);
             assert_eq!(observed.hooks[&diff.hook].chains.len(), 1, "leftovers of {interface}");
             used.extend(spec.members.iter().map(|m| (m.program.clone(), m.fingerprint.clone())));
         }
@@ -311,6 +313,25 @@ impl World {
             let pinned: BTreeSet<_> = observed.programs.keys().cloned().collect();
             assert_eq!(pinned, used, "nothing is pinned that no chain uses");
         }
+    }
+
+    /// Programs of ours and of others run by priority, then by name, as if each had a slot.
+    fn check_order(&self, interface: &InterfaceId, spec: &ChainSpec) {
+        if spec.slots.is_empty() {
+            return;
+        }
+        let mut keys: Vec<(u32, String)> = Vec::new();
+        let mut parts = spec.parts();
+        for component in self.host.components(interface) {
+            let is_slot = self.host.is_slot(component.id);
+            if is_slot {
+                let (members, _) = parts.next().expect("a slot of this chain");
+                keys.extend(members.iter().map(|m| (m.priority, m.entry.as_str().to_owned())));
+            } else {
+                keys.push((component.priority, component.name));
+            }
+        }
+        assert!(keys.is_sorted(), "{keys:?}");
     }
 
     fn drain(&mut self) {
@@ -376,6 +397,7 @@ fn state(host: &Simulator, interface: &InterfaceId) -> State {
     match host.runs(interface) {
         Runs::Nothing => State::Nothing,
         Runs::Foreign(id) => State::Foreign(id),
+        Runs::Others(ids) => State::Others(ids),
         Runs::Chain(spec, mode) => State::Chain(spec.clone(), mode.to_string()),
     }
 }
@@ -407,6 +429,7 @@ impl Allowed {
                 let left = diff.change == HookChange::Attach && diff.hook.interface != *name;
                 if on_it && (diff.change == HookChange::Detach || opens_gap || left) {
                     states.push(State::Nothing);
+                    states.push(State::Others(host.others_on(name)));
                 }
                 let here = diff.hook.interface == *name || on_it;
                 if let (true, Some(spec), Some(mode)) = (here, &diff.after, diff.mode) {
@@ -428,7 +451,9 @@ struct Watched<'a> {
 
 impl Host for Watched<'_> {
     fn execute(&mut self, step: &Step) -> Result<(), String> {
+        let others = self.host.others();
         let result = self.host.execute(step);
+        assert_eq!(self.host.others(), others, "{step}: what is not ours stays");
         for (interface, allowed) in &self.allowed.0 {
             let now = state(self.host, interface);
             assert!(allowed.contains(&now), "{step}: {interface} runs {now:?}");

@@ -1,6 +1,7 @@
 //! Instructions per packet, where the machine's clock counts them.
 
 use crate::forms::{self, Form, Loaded, Work};
+use crate::ip;
 use anyhow::{Context as _, Result, bail};
 use pointsman_bpf::dispatcher::{self, Dispatcher, Mode, Options, Pick, Program, Version, Wanted};
 use pointsman_bpf::{MapHome, Member, Slot, test_run};
@@ -113,12 +114,4 @@ fn one_slot(n: usize, rounding: StackRounding) -> Result<Program> {
     let members: Vec<_> = (0..n).map(prepare).collect::<Result<_, _>>()?;
     let slots: Vec<_> = members.iter().map(|member| Slot::new("member", member)).collect();
     Ok(Program::fuse(&slots, rounding, true)?)
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("run ip")?;
-    if !status.success() {
-        bail!("ip {} failed", arguments.join(" "));
-    }
-    Ok(())
 }

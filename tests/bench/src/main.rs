@@ -3,14 +3,17 @@
 
 #![forbid(unsafe_code)]
 
+mod adding;
 mod forms;
 mod instructions;
 mod swap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use forms::{Form, Loaded, Work};
 use serde::Serialize;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 #[derive(Debug, Parser)]
@@ -32,6 +35,11 @@ struct Options {
     /// machine of `cargo xtask bench vm`.
     #[arg(long)]
     instructions: bool,
+    /// Time adding a program to a chain of nine instead, as libxdp's tool does it, as we do in this
+    /// process, and as this `pointsman` does: in the machine of `cargo xtask bench vm`, which has
+    /// BPF filesystem and interfaces of its own.
+    #[arg(long, value_name = "POINTSMAN")]
+    adding: Option<PathBuf>,
     /// Swap chains under live frames instead, for this many seconds.
     #[arg(long, value_name = "SECONDS")]
     swap: Option<u64>,
@@ -53,6 +61,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     if options.instructions {
         return instructions::run(options.json);
+    }
+    if let Some(tool) = &options.adding {
+        return adding::run(tool, options.json);
     }
     if let Some(seconds) = options.swap {
         return swap::run(seconds, options.json);
@@ -111,6 +122,15 @@ fn once(loaded: &Loaded, packet: &[u8], repeat: u32) -> Result<f64> {
     let elapsed = start.elapsed().as_nanos() as f64 / f64::from(repeat);
     anyhow::ensure!(run.verdict == 2, "the chain answers {} instead of PASS", run.verdict);
     Ok(elapsed)
+}
+
+/// Runs `ip`.
+pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("ip").args(arguments).status().context("run ip")?;
+    if !status.success() {
+        bail!("ip {} failed", arguments.join(" "));
+    }
+    Ok(())
 }
 
 /// A UDP datagram over IPv4.

@@ -3,31 +3,42 @@
 use crate::bpffs::Bpffs;
 use crate::netns::Netns;
 use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
-use std::io::Write as _;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A host: directories of its own, a BPF filesystem of its own. The daemon comes and goes.
 #[derive(Debug)]
 pub struct Host {
     /// Where the pins go.
-    pub bpffs: Bpffs,
+    pub bpffs: Arc<Bpffs>,
     check_interval: u32,
+    options: Vec<String>,
     directory: tempfile::TempDir,
 }
 
-/// A running daemon; killed when dropped, which leaves its chains attached.
+/// A running daemon with its keeper; killed when dropped, which leaves its chains attached.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
     socket: PathBuf,
-    /// Open for as long as the daemon may tell how it is.
-    _notify: UnixDatagram,
+    /// Where the daemon tells how it is.
+    notify: UnixDatagram,
+    /// A word for each time it said that it is ready.
+    ready: Mutex<Receiver<()>>,
 }
+
+/// How long may pass until something that must come has come: on an emulated machine that shares its
+/// CPUs, too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command answered.
 #[derive(Debug)]
@@ -47,7 +58,8 @@ impl Host {
     /// The kernel's answer; it takes root.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("pointsman-host-").tempdir()?;
-        Ok(Self { bpffs: Bpffs::mount()?, check_interval: 1, directory })
+        let bpffs = Arc::new(Bpffs::mount()?);
+        Ok(Self { bpffs, check_interval: 1, options: Vec::new(), directory })
     }
 
     /// Makes one whose daemon looks at it only when something tells it to.
@@ -58,6 +70,13 @@ impl Host {
         let mut host = Self::new()?;
         host.check_interval = 3600;
         Ok(host)
+    }
+
+    /// The same with more options for its daemon.
+    #[must_use]
+    pub fn with(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self
     }
 
     /// A path below the host's own directory.
@@ -86,6 +105,7 @@ impl Host {
             .arg("--document")
             .arg(self.path("node.json"))
             .args(["--check-interval", &self.check_interval.to_string()])
+            .args(&self.options)
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null());
         command
@@ -94,26 +114,26 @@ impl Host {
     /// Starts the daemon in `netns` and waits until it says that it is ready.
     ///
     /// # Errors
-    /// It ends instead, or says nothing for 20 seconds.
+    /// It ends instead, or says nothing.
     pub fn start(&self, netns: &Netns) -> Result<Daemon> {
+        self.start_as(netns, self.command())
+    }
+
+    /// Starts the daemon by a command made of [`Host::command`], and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub fn start_as(&self, netns: &Netns, mut command: Command) -> Result<Daemon> {
         let path = self.path(&format!("notify-{}", crate::unique()));
         let notify = UnixDatagram::bind(&path)?;
-        notify.set_read_timeout(Some(Duration::from_secs(20)))?;
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
-        let mut command = self.command();
         command.env("NOTIFY_SOCKET", &path).stderr(log);
         let child = netns.run(move || command.spawn()).context("start pointsman-node")?;
         let socket = self.path("run").join("node.sock");
-        let daemon = Daemon { child, socket, _notify: notify.try_clone()? };
-        let mut message = [0; 4096];
-        loop {
-            let length = notify.recv(&mut message).context("the daemon does not become ready")?;
-            if String::from_utf8_lossy(&message[..length]).contains("READY=1") {
-                // Nobody reads what it says later: a full queue must not hold it up.
-                rustix::net::shutdown(&notify, rustix::net::Shutdown::Read)?;
-                return Ok(daemon);
-            }
-        }
+        let daemon =
+            Daemon { child, socket, ready: Mutex::new(listen(notify.try_clone()?)), notify };
+        daemon.ready_again()?;
+        Ok(daemon)
     }
 
     /// Starts the daemon where it must fail, and returns how it ended and what it said.
@@ -149,10 +169,45 @@ impl Drop for Host {
 }
 
 impl Daemon {
-    /// Its process id.
+    /// The process id of the keeper: what an operator starts and ends.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process id of the daemon itself, which owns the kernel's side.
+    ///
+    /// # Panics
+    /// None runs.
+    #[must_use]
+    pub fn engine(&self) -> u32 {
+        self.engine_file().expect("a daemon that runs has engine.pid")
+    }
+
+    fn engine_file(&self) -> Option<u32> {
+        let text = std::fs::read_to_string(self.socket.with_file_name("engine.pid")).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Waits until it says that it is ready: at its start, and each time its keeper has started it
+    /// again.
+    ///
+    /// # Errors
+    /// It says nothing for a long time.
+    pub fn ready_again(&self) -> Result<()> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.recv_timeout(PATIENCE).context("the daemon does not become ready")
+    }
+
+    /// Kills the daemon, not its keeper, and waits until it has ended.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn kill_engine(&self) -> Result<()> {
+        let pid = i32::try_from(self.engine()).ok().and_then(Pid::from_raw);
+        let pidfd = pidfd_open(pid.context("a process id")?, PidfdFlags::empty())?;
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
+        ended(&pidfd)
     }
 
     /// Runs `pointsman --json ARGUMENTS` with `input` on standard input.
@@ -204,11 +259,11 @@ impl Daemon {
     pub fn hook_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
-            let hook = self.hook();
+            let hook = only_hook(&self.peek());
             if is(&hook) {
                 return hook;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "no {what}: {hook:#}");
+            assert!(start.elapsed() < PATIENCE, "no {what}: {hook:#}");
         }
     }
 
@@ -219,21 +274,35 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn hook(&self) -> Value {
-        let status = self.status();
-        let hooks = status["hooks"].as_array().expect("hooks");
-        assert_eq!(hooks.len(), 1, "{status:#}");
-        hooks[0].clone()
+        only_hook(&self.status())
+    }
+
+    /// The status as the socket gives it, without a process of its own: for asking over and over.
+    ///
+    /// # Panics
+    /// The daemon does not answer.
+    #[track_caller]
+    #[must_use]
+    pub fn peek(&self) -> Value {
+        let mut stream = UnixStream::connect(&self.socket).expect("the daemon listens");
+        let request = "GET /v1/status HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(body).expect("JSON")
     }
 
     /// Asks for the status until it is as expected, and returns it.
     ///
     /// # Panics
-    /// It is not within 20 seconds.
+    /// It does not become so.
     #[track_caller]
     pub fn until(&self, expected: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = self.status();
+            let status = self.peek();
             if expected(&status) {
                 return status;
             }
@@ -245,25 +314,71 @@ impl Daemon {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn stop(mut self, signal: rustix::process::Signal) -> Result<ExitStatus> {
+    pub fn stop(mut self, signal: Signal) -> Result<ExitStatus> {
+        let engine = self.engine_pidfd();
         self.signal(signal)?;
-        Ok(self.child.wait()?)
+        let status = self.child.wait()?;
+        // The kernel ends it with its keeper, a moment later.
+        engine.as_ref().map_or(Ok(()), ended)?;
+        Ok(status)
+    }
+
+    fn engine_pidfd(&self) -> Option<OwnedFd> {
+        let pid = i32::try_from(self.engine_file()?).ok().and_then(Pid::from_raw)?;
+        // In a pid namespace of its own it has another number here.
+        let name = std::fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
+        let ours = name.starts_with(b"pointsman");
+        ours.then(|| pidfd_open(pid, PidfdFlags::empty()).ok()).flatten()
     }
 
     /// Sends a signal.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        Ok(rustix::process::kill_process(pid.context("a process id")?, signal)?)
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let engine = self.engine_pidfd();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = engine.as_ref().map_or(Ok(()), ended);
+        // Ends the thread that listens.
+        let _ = rustix::net::shutdown(&self.notify, rustix::net::Shutdown::Read);
+    }
+}
+
+/// Takes everything the daemon says, so that a full queue never holds it up.
+fn listen(notify: UnixDatagram) -> Receiver<()> {
+    let (ready, again) = channel();
+    std::thread::spawn(move || {
+        let mut message = [0; 4096];
+        while let Ok(length @ 1..) = notify.recv(&mut message) {
+            if String::from_utf8_lossy(&message[..length]).contains("READY=1") {
+                let _ = ready.send(());
+            }
+        }
+    });
+    again
+}
+
+/// Waits until a process has ended.
+fn ended(pidfd: &OwnedFd) -> Result<()> {
+    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience))? {
+        0 => bail!("a daemon runs on after its keeper's end"),
+        _ => Ok(()),
+    }
+}
+
+#[track_caller]
+fn only_hook(status: &Value) -> Value {
+    match status["hooks"].as_array().map(Vec::as_slice) {
+        Some([hook]) => hook.clone(),
+        _ => panic!("not one hook: {status:#}"),
     }
 }
 

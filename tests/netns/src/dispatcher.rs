@@ -5,14 +5,15 @@ use crate::netns::Pair;
 use crate::object_path;
 use pointsman_bpf::dispatcher::{
     Actions, Attached, Chain, Changed, Component, Dispatcher, DispatcherError, Options, Pick,
-    Program, Wanted, freplace, hook,
+    Program, Wanted, freplace, hook, interfaces,
 };
-use pointsman_bpf::test_run;
+use pointsman_bpf::{TestRun, test_run};
 use pointsman_model::{Action, ActionSet};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 /// A veth pair and a BPF filesystem, for dispatchers on `v1`.
 #[derive(Debug)]
@@ -20,9 +21,18 @@ pub struct Stage {
     /// Where packets come from and go to.
     pub pair: Pair,
     /// Where the pins are.
-    pub bpffs: Bpffs,
+    pub bpffs: Arc<Bpffs>,
     /// Ours.
     pub dispatcher: Dispatcher,
+}
+
+/// Everything of everybody: what a refusal must leave as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Everything {
+    /// The kernel's ids of the programs that run on each interface.
+    pub running: Vec<(String, Option<u32>)>,
+    /// Every pin and directory but the common one; of a pinned program its id.
+    pub pins: Vec<(PathBuf, Option<u32>)>,
 }
 
 /// What `xdp-loader status` shows of a program in a slot: priority, name, actions.
@@ -35,11 +45,20 @@ impl Stage {
     /// It takes root.
     #[must_use]
     pub fn set(test: &str) -> Option<Self> {
+        Self::set_in(test, || Arc::new(Bpffs::mount().expect("root")))
+    }
+
+    /// A stage with pins where a daemon has its own.
+    ///
+    /// # Panics
+    /// It takes root.
+    #[must_use]
+    pub fn set_in(test: &str, bpffs: impl FnOnce() -> Arc<Bpffs>) -> Option<Self> {
         if let Err(why) = freplace() {
             crate::skip(test, &why);
             return None;
         }
-        let bpffs = Bpffs::mount().expect("root");
+        let bpffs = bpffs();
         let dispatcher = Dispatcher::at(bpffs.path());
         Some(Self { pair: Pair::new().expect("root"), bpffs, dispatcher })
     }
@@ -80,6 +99,30 @@ impl Stage {
         }
     }
 
+    /// What runs in the namespace of `v1`, and all that is pinned.
+    ///
+    /// # Panics
+    /// It cannot be looked at.
+    #[must_use]
+    pub fn everything(&self) -> Everything {
+        let running = |(index, name)| {
+            let software = hook(index).expect("an interface").software;
+            (name, software.map(|(id, _)| id))
+        };
+        let running = self
+            .pair
+            .right
+            .run(|| interfaces().expect("a list").into_iter().map(running).collect::<Vec<_>>());
+        let pin = |path: PathBuf| {
+            let is_program = path.to_string_lossy().ends_with("-prog");
+            let id = is_program.then(|| id_of_pin(&self.bpffs.path().join(&path)));
+            (path, id)
+        };
+        let pins = self.bpffs.list().expect("a list").into_iter();
+        let pins = pins.filter(|path| path != Path::new("xdp")).map(pin).collect();
+        Everything { running, pins }
+    }
+
     /// What the dispatcher on `v1` answers for a packet.
     ///
     /// # Panics
@@ -87,10 +130,20 @@ impl Stage {
     #[track_caller]
     #[must_use]
     pub fn verdict(&self, packet: &[u8]) -> u32 {
+        self.test_run(packet).verdict
+    }
+
+    /// The same, and what becomes of the packet.
+    ///
+    /// # Panics
+    /// There is none.
+    #[track_caller]
+    #[must_use]
+    pub fn test_run(&self, packet: &[u8]) -> TestRun {
         let id = self.here(|_, index| hook(index)).expect("an interface").software;
         let (id, _) = id.expect("an attached program");
         let program = libbpf_rs::Program::fd_from_id(id).expect("a program");
-        test_run(program.as_fd(), packet, 1, 0).expect("a test run").verdict
+        test_run(program.as_fd(), packet, 1, 0).expect("a test run")
     }
 
     /// What ours shows, in the form of [`Row`].
@@ -148,6 +201,12 @@ impl Stage {
         command.args(arguments).env("LIBXDP_BPFFS", self.bpffs.path());
         command
     }
+}
+
+/// The kernel's id of a pinned program.
+fn id_of_pin(path: &Path) -> u32 {
+    let program = libbpf_rs::Program::fd_from_pinned_path(path).expect("a pinned program");
+    libbpf_rs::Program::id_from_fd(program.as_fd()).expect("an id")
 }
 
 /// A program of a test object.

@@ -15,6 +15,7 @@ pub mod netns;
 pub mod packets;
 pub mod pool;
 pub mod random;
+pub mod shelf;
 pub mod traffic;
 
 use std::path::PathBuf;

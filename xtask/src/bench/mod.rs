@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, many times each, with their spread.
 
 mod chain;
+mod imtl;
 mod node;
 mod stats;
 mod vm;
@@ -26,9 +27,12 @@ enum What {
     /// Swaps under live frames: whether any is lost or goes past a member, and how long a swap
     /// takes. Needs root and two CPUs.
     Swap(chain::SwapOptions),
+    /// Requests on libmtl's socket: how many a second, how long each takes, and the memory of keeper
+    /// and daemon. Needs root.
+    Imtl(imtl::Options),
     /// A chain's instructions per packet, beside libxdp's, counted exactly in an emulated machine
-    /// with Debian's kernel. Needs root.
-    Vm,
+    /// with Debian's kernel; and how long adding a program takes there. Needs root.
+    Vm(vm::Options),
     /// The daemon: document to packets affected, no-op apply, idle memory. Needs root.
     Node(node::Options),
 }
@@ -37,7 +41,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     match &options.what {
         What::Chain(chain) => return chain::run(workspace, chain, options.json),
         What::Swap(swap) => return chain::swap(workspace, swap, options.json),
-        What::Vm => vm::run(workspace, options.json)?,
+        What::Imtl(imtl) => imtl::run(workspace, imtl, options.json)?,
+        What::Vm(vm) => vm::run(workspace, vm, options.json)?,
         What::Node(node) => {
             let rows = node::measure(workspace, node)?;
             stats::print(&rows, options.json);

@@ -126,22 +126,31 @@ fn no_ops(documents: &Documents<'_>, daemon: &Daemon, rounds: u32) -> Result<Vec
     ])
 }
 
-/// The daemon's resident memory, once a second for five seconds in which nobody asks anything.
+/// The resident memory of keeper and daemon, once a second for five seconds in which nobody asks
+/// anything.
 fn memory(daemon: &Daemon) -> Result<Row> {
-    let path = format!("/proc/{}/status", daemon.pid());
     let mut samples = Vec::new();
     for _ in 0..5 {
         if interrupt::wait(Duration::from_secs(1)) {
             bail!("interrupted");
         }
-        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        samples.push(resident(&status).with_context(|| format!("{path} has no VmRSS"))?);
+        samples.push(resident(daemon)?);
     }
-    Ok(Row::new("idle resident memory of the daemon", "MiB", samples))
+    Ok(Row::new("idle resident memory, keeper and daemon", "MiB", samples))
+}
+
+/// The resident memory of keeper and daemon together, in MiB.
+pub(super) fn resident(daemon: &Daemon) -> Result<f64> {
+    let of = |pid| {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        resident_of(&status).with_context(|| format!("{path} has no VmRSS"))
+    };
+    daemon.processes()?.into_iter().map(of).sum()
 }
 
 /// `VmRSS` of a process's status, in MiB.
-fn resident(status: &str) -> Option<f64> {
+fn resident_of(status: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib / 1024.0)
@@ -252,7 +261,7 @@ mod tests {
     #[test]
     fn resident_memory_is_read_in_mebibytes() {
         let status = "Name:\tpointsman-node\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\n";
-        assert_eq!(resident(status), Some(10.0));
-        assert_eq!(resident("Name:\tx\n"), None);
+        assert_eq!(resident_of(status), Some(10.0));
+        assert_eq!(resident_of("Name:\tx\n"), None);
     }
 }

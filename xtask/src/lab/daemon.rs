@@ -98,9 +98,13 @@ impl Daemon {
         }
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// The process ids of the keeper and of the daemon itself.
+    pub(crate) fn processes(&self) -> Result<[u32; 2]> {
+        let path = self.socket.with_file_name("engine.pid");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let engine = text.trim().parse();
+        Ok([self.child.id(), engine.with_context(|| format!("{} holds no pid", path.display()))?])
     }
 
     /// Runs the command line with `--json` and reads what it prints.

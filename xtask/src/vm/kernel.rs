@@ -10,13 +10,13 @@ use std::process::Command;
 
 /// An unpacked kernel package.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// The compressed kernel.
     pub(super) image: PathBuf,
     /// The directory of its modules, with `modules.dep`.
     pub(super) modules: PathBuf,
     /// The package, for people.
-    pub(super) package: String,
+    pub(crate) package: String,
 }
 
 /// Gives the kernel of a Debian series such as `6.1`, from `cache` if it is there.

@@ -11,7 +11,8 @@ mod modules;
 
 pub(crate) use self::initramfs::quoted;
 use self::initramfs::{VOICE, quoted_text};
-use self::kernel::Kernel;
+pub(crate) use self::kernel::Kernel;
+use crate::later;
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, stream};
 use crate::rings::{self, NETNS_PACKAGE, Session};
@@ -23,13 +24,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+/// The series of Debian's kernels that everything has to run on.
+pub(crate) const SERIES: &str = "6.1";
+
+/// A later one, for the long tests: what changed in the kernel since shows there. Mirrors and
+/// later Debians may not have it.
+pub(crate) const LATER_SERIES: &str = "6.12";
+
 /// How much of the console is shown when a machine gives no result, in lines.
 const TAIL: usize = 40;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The series of Debian's kernels to take.
-    #[arg(long, default_value = "6.1")]
+    #[arg(long, default_value = SERIES)]
     kernel: String,
     /// The seed of everything random, to repeat a run. Default: a new one, which is printed.
     #[arg(long)]
@@ -37,6 +45,9 @@ pub(crate) struct Options {
     /// Seconds from power-on to the last result.
     #[arg(long, default_value_t = 300)]
     limit: u64,
+    /// Run the long tests too, and those with a later libxdp.
+    #[arg(long)]
+    full: bool,
     /// Filters and options for the tests. Default: the tests in modules named `vm`.
     #[arg(last = true)]
     tests: Vec<String>,
@@ -47,44 +58,65 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     if !rustix::process::geteuid().is_root() {
         bail!("needs root: the machine reads all of the host's files");
     }
-    let mut session = Session::new(options.seed, false);
+    let mut session = Session::new(options.seed, options.full);
     println!("vm: seed {0} (again: cargo xtask vm --seed {0})", session.seed);
-    let tally = run_tests(workspace, &mut session, options)?;
+    let kernel = session.prepare(|| fetch(workspace, &options.kernel))?;
+    let limit = Duration::from_secs(options.limit);
+    let tally = run_tests(workspace, &mut session, &kernel, limit, &options.tests)?;
     tally.failures.iter().for_each(|failure| println!("FAILED   {failure}"));
     tally.skipped.iter().for_each(|skip| println!("skipped  {}: {}", skip.what, skip.why));
     rings::print_counts(&tally);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The ring of `cargo xtask test`.
-pub(crate) fn ring(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
-    let limit = if session.full { 3600 } else { 600 };
-    let options = Options { kernel: "6.1".to_owned(), seed: None, limit, tests: vec![] };
-    run_tests(workspace, session, &options)
+/// The ring of `cargo xtask test`, on one kernel.
+pub(crate) fn ring(workspace: &Workspace, session: &mut Session, kernel: &Kernel) -> Result<Tally> {
+    let limit = Duration::from_secs(if session.full { 3600 } else { 600 });
+    run_tests(workspace, session, kernel, limit, &[])
 }
 
-fn run_tests(workspace: &Workspace, session: &mut Session, options: &Options) -> Result<Tally> {
-    let directory = workspace.target.join("vm");
-    let (kernel, binaries) = session.prepare(|| {
-        setup::ensure(&[setup::BUILD, setup::NETNS, setup::INTEROP, setup::VM])?;
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
-        let kernel = kernel::fetch(&options.kernel, &directory)?;
+/// Gives the newest kernel of a series, from the build directory or from Debian.
+///
+/// # Errors
+/// What emulates the machine is missing, or the kernel cannot be had.
+pub(crate) fn fetch(workspace: &Workspace, series: &str) -> Result<Kernel> {
+    setup::ensure(&[setup::BUILD, setup::NETNS, setup::INTEROP, setup::VM])?;
+    let directory = directory(workspace);
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    kernel::fetch(series, &directory)
+}
+
+/// Where kernels and the files of machines are.
+fn directory(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("vm")
+}
+
+fn run_tests(
+    workspace: &Workspace,
+    session: &mut Session,
+    kernel: &Kernel,
+    limit: Duration,
+    tests: &[String],
+) -> Result<Tally> {
+    let full = session.full;
+    let binaries = session.prepare(|| {
+        if full && let Err(error) = later::fetch(workspace) {
+            // The tests that want it say that they are skipped.
+            println!("vm: {error:#}");
+        }
         rings::build_binaries(workspace)?;
-        let binaries = workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])?;
-        anyhow::Ok((kernel, binaries))
+        workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])
     })?;
-    let script = script(workspace, session, &binaries, &options.tests)?;
+    let script = script(workspace, session, &binaries, tests)?;
     let visible = [workspace.root.clone(), workspace.target.clone()];
+    let directory = directory(workspace);
     let initramfs = directory.join("initramfs");
-    fs::write(&initramfs, initramfs::build(&kernel, &script, &visible)?)
+    fs::write(&initramfs, initramfs::build(kernel, &script, &visible)?)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     println!("vm: {}", kernel.package);
-    let mut limit = Duration::from_secs(options.limit);
-    if let Some(left) = session.left() {
-        limit = limit.min(left);
-    }
-    boot(&kernel, &initramfs, &directory.join("console.log"), limit)
+    let limit = session.left().map_or(limit, |left| limit.min(left));
+    boot(kernel, &initramfs, &directory.join("console.log"), limit)
 }
 
 /// What the machine runs: every test binary as cargo would, and the first failure's exit code.
@@ -114,24 +146,24 @@ fn script(
     Ok(script + "exit $code\n")
 }
 
-/// Runs `script` as root in a machine that counts time in instructions, one a nanosecond, and
-/// gives what it says to `hear`, a line at a time.
-pub(crate) fn count(
+/// Runs `script` as root in a machine whose time goes at `speed`, and gives what it says to
+/// `hear`, a line at a time.
+pub(crate) fn measure(
     workspace: &Workspace,
+    speed: Speed,
     script: &str,
     limit: Duration,
     mut hear: impl FnMut(&str),
 ) -> Result<()> {
-    let directory = workspace.target.join("vm");
-    fs::create_dir_all(&directory)?;
-    let kernel = kernel::fetch("6.1", &directory)?;
+    let kernel = fetch(workspace, SERIES)?;
+    let directory = directory(workspace);
     let visible = [workspace.root.clone(), workspace.target.clone()];
     let initramfs = directory.join("initramfs-bench");
     fs::write(&initramfs, initramfs::build(&kernel, script, &visible)?)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     let console = directory.join("console-bench.log");
     let mut exit = None;
-    let mut qemu = machine(&kernel, &initramfs, &console, Speed::Counted);
+    let mut qemu = machine(&kernel, &initramfs, &console, speed);
     let ended = stream(&mut qemu, Some(limit), |line| match line.strip_prefix(VOICE) {
         Some(said) => exit = exit_code(said).or(exit),
         None => hear(line),
@@ -145,17 +177,25 @@ pub(crate) fn count(
 
 /// How a machine's time goes.
 #[derive(Debug, Clone, Copy)]
-enum Speed {
+pub(crate) enum Speed {
     /// As fast as it can, on two CPUs.
     Fast,
+    /// The same, for timing processes: programs lie at the same addresses each time. The emulator
+    /// translates code anew for each address, which takes longer than running it, and on no real
+    /// machine happens.
+    Timed,
     /// One instruction a nanosecond, on one CPU: the same on every run.
     Counted,
 }
 
 fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, speed: Speed) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
+    let mut parameters = "console=ttyS1,115200 panic=-1".to_owned();
+    if matches!(speed, Speed::Timed) {
+        parameters += " norandmaps";
+    }
     match speed {
-        Speed::Fast => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
+        Speed::Fast | Speed::Timed => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
         Speed::Counted => qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]),
     };
     qemu.args(["-cpu", "max", "-m", "2G"])
@@ -170,7 +210,7 @@ fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, speed: Speed) -> C
         .args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
-        .args(["-append", "console=ttyS1,115200 panic=-1"])
+        .args(["-append", &parameters])
         .stderr(Stdio::piped());
     qemu
 }

@@ -1,8 +1,9 @@
 //! A new dispatcher around a list of programs, not attached yet.
 
 use super::DISPATCHER_NAME;
-use super::config::{Config, FLAG_BOUND, FLAG_FRAGS, SlotConfig, Version};
+use super::config::{Config, FLAG_BOUND, FLAG_FRAGS, MAX_PROGRAMS, SlotConfig, Version};
 use super::error::DispatcherError;
+use super::lock::Dispatcher;
 use super::probe;
 use super::program::Program;
 use super::read::Component;
@@ -15,12 +16,13 @@ use crate::object::Object;
 use libbpf_sys::{BTF_KIND_FUNC, bpf_object__btf, bpf_object__btf_fd, btf__find_by_name_kind};
 use rustix::io::Errno;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A program on its way into a dispatcher.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a> {
-    /// One that runs already.
+    /// One that is loaded already.
     Kept(&'a Component),
     /// One of ours.
     New(&'a Program),
@@ -55,6 +57,20 @@ pub(super) fn object(version: Version, changes_packets: bool) -> &'static [u8] {
         (Version::V3, true) => {
             include_bytes!(concat!(env!("OUT_DIR"), "/xdp_dispatcher_3_changes.o"))
         }
+    }
+}
+
+impl Dispatcher {
+    /// Loads programs for slots and runs them nowhere. What is loaded for a function of another
+    /// program keeps that alive until it first takes its place: that of a dispatcher that is thrown
+    /// away. It can go into any other then.
+    pub(crate) fn load(&self, programs: &[Program]) -> Result<(), DispatcherError> {
+        if programs.len() > MAX_PROGRAMS {
+            return Err(DispatcherError::TooMany { count: programs.len() });
+        }
+        let placed = |program| Placed { part: Part::New(program), slot: SlotConfig::default() };
+        let parts: Vec<_> = programs.iter().map(placed).collect();
+        build(self.version(), None, &parts).map(drop)
     }
 }
 
@@ -130,10 +146,15 @@ impl Loaded {
             frags: config.frags,
             place: bound.map_or(Place::Anywhere, Place::Bound),
         };
-        let loaded = load
-            .load()
-            .map_err(|refused| verifier_error(DISPATCHER_NAME, &refused.error, &refused.log));
-        let (program, _) = loaded?;
+        let (program, _) = load.load().map_err(|refused| match (bound, refused.error.kind()) {
+            // The verifier is not asked: flag and device are looked at before.
+            (Some(_), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                let why = "the kernel refuses to bind one: this takes Linux 6.3 and a driver that \
+                           gives metadata to programs";
+                DispatcherError::Bound { why }
+            }
+            _ => verifier_error(DISPATCHER_NAME, &refused.error, &refused.log).into(),
+        })?;
         let id = sys::details(program.as_fd())?.id;
         Ok(Self { object, program, id })
     }

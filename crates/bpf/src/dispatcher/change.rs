@@ -12,7 +12,7 @@ use super::error::DispatcherError;
 use super::lock::{Dispatcher, Lock};
 use super::netlink;
 use super::order;
-use super::place::{is_pass, needs_company, passing, place};
+use super::place::{is_bound, is_pass, needs_company, passing, place};
 use super::program::Program;
 use super::read::{Attached, AttachedBy, Chain, Component};
 use crate::error::Error;
@@ -32,6 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 pub enum Source<'a> {
     /// It runs already: the kernel's id.
     Kept(u32),
+    /// It is loaded and runs nowhere.
+    Loaded(&'a Component),
     /// It is new.
     New(&'a Program),
 }
@@ -53,6 +55,13 @@ impl<'a> Wanted<'a> {
     pub fn kept(component: &Component) -> Self {
         let Component { id, priority, actions, .. } = *component;
         Self { source: Source::Kept(id), priority, actions }
+    }
+
+    /// A program that is loaded already, as it is.
+    #[must_use]
+    pub fn loaded(component: &'a Component) -> Self {
+        let Component { priority, actions, .. } = *component;
+        Self { source: Source::Loaded(component), priority, actions }
     }
 
     /// A new program.
@@ -92,10 +101,14 @@ pub enum Mode {
 pub struct Options {
     /// The mode.
     pub mode: Mode,
-    /// Whether the new programs are bound to the device (version 3).
+    /// Whether the new programs are bound to the device (version 3, Linux 6.3): in a dispatcher
+    /// all are, or none is.
     pub bound: bool,
     /// What happens to a chain of one.
     pub lone: Lone,
+    /// Whether our program that passes everything stands behind the others in any case, so that no
+    /// peer's leaving makes a chain of one.
+    pub company: bool,
     /// Whether removing everything also ends a BPF link of somebody's.
     pub end_links: bool,
 }
@@ -135,15 +148,18 @@ impl Dispatcher {
         options: &Options,
         mut edit: impl FnMut(&[Component]) -> Result<Vec<Wanted<'p>>, DispatcherError>,
     ) -> Result<Changed, DispatcherError> {
-        let mut lock = self.lock()?;
+        let lock = self.lock()?;
         let mut pause = Duration::from_micros(20);
         for tries in 1..=TRIES {
             match self.attempt(interface_index, options, &mut edit, &lock)? {
                 Try::Done(changed, slots) => {
                     let mut changed = Changed { tries, ..changed };
                     if let Some(before) = changed.before {
-                        lock = self.let_readers_go_first(lock)?;
-                        let unpinned = self.unpin(interface_index, before, slots, &lock);
+                        // The change is made: what keeps its leftovers from going is no failure.
+                        let busy = lock.was_waited_for || tries > 1;
+                        let unpinned = self.let_readers_go_first(lock, busy).and_then(|lock| {
+                            Ok(self.unpin(interface_index, before, slots, &lock)?)
+                        });
                         changed.leftover = unpinned.err().map(|e| e.to_string());
                     }
                     return Ok(changed);
@@ -277,7 +293,7 @@ impl Dispatcher {
             parts.push(place(wanted, running)?);
         }
         let fresh;
-        if needs_company(&parts, options.lone) {
+        if options.company || needs_company(&parts, options.lone) {
             let part = match &ours {
                 Some(pass) => Part::Kept(pass),
                 None => {
@@ -292,7 +308,11 @@ impl Dispatcher {
         }
         parts.sort_by(|one, other| order::compare(&one.rank(), &other.rank()));
         let version = old.as_ref().map_or_else(|| self.version(), |old| old.version);
-        let bound = self.bound(interface_index, version, old.as_ref(), options)?;
+        let adds = wanted.iter().any(|wanted| matches!(wanted.source, Source::New(_)));
+        let bound = match is_bound(version, old.as_ref().map(|old| old.bound), options, adds)? {
+            true => Some(interface_index),
+            false => None,
+        };
         let built = build(version, bound, &parts)?;
         self.pin(interface_index, &built, lock)?;
         let attached = attach(interface_index, &built, old.as_ref(), options.mode);
@@ -308,27 +328,6 @@ impl Dispatcher {
         };
         self.unpin(interface_index, built.id, built.slots.len(), lock)?;
         lost(interface_index, old.as_ref(), error)
-    }
-
-    /// The interface that the dispatcher is bound to, if it is to one.
-    fn bound(
-        &self,
-        interface_index: u32,
-        version: Version,
-        old: Option<&Chain>,
-        options: &Options,
-    ) -> Result<Option<u32>, DispatcherError> {
-        let why = match (old.map(|old| old.bound), options.bound) {
-            (None | Some(true), true) if version >= Version::V3 => {
-                return Ok(Some(interface_index));
-            }
-            (None | Some(false), false) => return Ok(None),
-            // Removing and moving needs no new program, and asks for nothing.
-            (Some(true), false) => return Ok(Some(interface_index)),
-            (_, true) if version < Version::V3 => "version 2 of the protocol knows no bound ones",
-            _ => "those that run are not bound",
-        };
-        Err(DispatcherError::Bound { why })
     }
 }
 

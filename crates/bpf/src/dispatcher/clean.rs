@@ -3,7 +3,9 @@
 use super::error::DispatcherError;
 use super::lock::Dispatcher;
 use super::namespaces;
+use super::sys;
 use crate::pins;
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -18,16 +20,23 @@ pub struct Cleaned {
     pub removed: Vec<String>,
     /// Directories that stay, because their dispatcher runs in another network namespace.
     pub elsewhere: Vec<String>,
+    /// Directories that stay, because their dispatcher is still loaded and may run where nobody
+    /// can look: [`unseen`](Self::unseen) says where.
+    pub doubtful: Vec<String>,
+    /// What could not be looked at; `None`: all network namespaces were searched.
+    pub unseen: Option<String>,
 }
 
 impl Dispatcher {
     /// Removes the pins of dispatchers that run nowhere; of one interface's only, if one is given.
     ///
     /// Names of pins carry an interface's number and not its network namespace, so all
-    /// namespaces that have a process, a file or a mount are searched.
+    /// namespaces that have a process, a file or a mount are searched. Where some of them cannot
+    /// be looked at, only pins of dispatchers go that the kernel has no more: one that is still
+    /// loaded may be held by its pins alone, or run there.
     ///
     /// # Errors
-    /// The lock is held, or something cannot be looked at: then nothing is removed.
+    /// The lock is held, or what runs in this namespace cannot be told: then nothing is removed.
     pub fn clean(&self, interface_index: Option<u32>) -> Result<Cleaned, DispatcherError> {
         let Some(_lock) = self.lock_if_there()? else { return Ok(Cleaned::default()) };
         let mut found = Vec::new();
@@ -42,12 +51,16 @@ impl Dispatcher {
             return Ok(cleaned);
         }
         self.wait_until_old(&found);
-        let running = namespaces::running()?;
+        let everywhere = namespaces::running()?;
         let here = namespaces::running_here()?;
+        cleaned.unseen = everywhere.unseen;
         for (name, program) in found {
-            match (here.contains(&program), running.contains(&program)) {
+            match (here.contains(&program), everywhere.programs.contains(&program)) {
                 (true, _) => {}
                 (false, true) => cleaned.elsewhere.push(name),
+                (false, false) if cleaned.unseen.is_some() && is_loaded(program) => {
+                    cleaned.doubtful.push(name);
+                }
                 (false, false) => {
                     pins::remove_directory(&self.root().join(&name))?;
                     cleaned.removed.push(name);
@@ -70,8 +83,14 @@ impl Dispatcher {
     }
 }
 
+/// Whether the kernel has a program of this id; yes, if it does not say.
+fn is_loaded(program: u32) -> bool {
+    let opened = sys::open_program(program);
+    opened.map_err(|e| Errno::from_io_error(&e)).err() != Some(Some(Errno::NOENT))
+}
+
 /// The interface and the dispatcher in the name of a directory.
-fn parse(name: &str) -> Option<(u32, u32)> {
+pub(super) fn parse(name: &str) -> Option<(u32, u32)> {
     let (index, program) = name.strip_prefix("dispatch-")?.split_once('-')?;
     let number =
         |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
@@ -84,6 +103,33 @@ pub(super) type Programs = BTreeSet<u32>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    proptest! {
+        #[test]
+        fn what_is_named_is_understood(index in any::<u32>(), program in any::<u32>()) {
+            let dispatcher = Dispatcher::at(Path::new("/sys/fs/bpf"));
+            let directory = dispatcher.directory(index, program);
+            let name = directory.file_name().unwrap().to_str().unwrap();
+            prop_assert_eq!(parse(name), Some((index, program)));
+        }
+
+        #[test]
+        fn any_name_is_understood_or_left(
+            name in prop_oneof![any::<String>(), "(dispatch-)?[0-9+x]{0,11}(-[0-9 ]{0,11}){0,2}"],
+        ) {
+            if let Some((index, program)) = parse(&name) {
+                // The same numbers, with zeros before them at most.
+                let digits = name.strip_prefix("dispatch-").unwrap().split_once('-').unwrap();
+                let bare = |digits: &str, number: u32| {
+                    let bare = digits.trim_start_matches('0');
+                    !digits.is_empty() && bare == number.to_string().trim_start_matches('0')
+                };
+                prop_assert!(bare(digits.0, index) && bare(digits.1, program), "{}", name);
+            }
+        }
+    }
 
     #[test]
     fn only_names_of_dispatchers_are_understood() {

@@ -92,6 +92,13 @@ impl Actions {
         Action::ALL.into_iter().filter(|action| self.0 & (1 << action.code()) != 0).collect()
     }
 
+    /// The same with `known` for those that the kernel knows.
+    #[must_use]
+    pub fn with_known(self, known: ActionSet) -> Self {
+        let others = self.0 & !Self::from(Action::ALL.into_iter().collect::<ActionSet>()).0;
+        Self(others | Self::from(known).0)
+    }
+
     /// Whether PASS is all there is: what a lone program means wherever it runs.
     #[must_use]
     pub fn is_pass(self) -> bool {
@@ -231,7 +238,34 @@ mod tests {
         })
     }
 
+    /// Whether a configuration of a version may be so long. Only version 1 was ever extended.
+    fn fits(version: Version, length: usize) -> bool {
+        length == version.size() || version == Version::V1 && length > version.size()
+    }
+
+    /// Often as long as a configuration.
+    fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let size = prop_oneof![Just(84usize), Just(124usize), Just(128usize), 0usize..200];
+        let bytes = size.prop_flat_map(|size| prop::collection::vec(any::<u8>(), size));
+        // And often with a count that can be.
+        (bytes, any::<bool>(), 0u8..12).prop_map(|(mut bytes, likely, count)| {
+            if likely && let [first, _, third, ..] = &mut bytes[..] {
+                (*first, *third) = (count, count);
+            }
+            bytes
+        })
+    }
+
     proptest! {
+        #[test]
+        fn deciding_on_the_kernels_verdicts_leaves_all_others(bits: u32, known in 0u8..32) {
+            let bit = |action: &Action| known & 1 << action.code() != 0;
+            let known: ActionSet = Action::ALL.into_iter().filter(bit).collect();
+            let decided = Actions::from_bits(bits).with_known(known);
+            prop_assert_eq!(decided.known(), known);
+            prop_assert_eq!(decided.bits() >> 5, Actions::from_bits(bits).bits() >> 5);
+        }
+
         #[test]
         fn what_is_written_is_read(config in any_config()) {
             let bytes = config.encode();
@@ -240,14 +274,43 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(
-            bytes in prop::collection::vec(any::<u8>(), 0..200),
-            number in 1u32..4,
-        ) {
+        fn any_bytes_are_read_or_refused(bytes in any_bytes(), number in 1u32..4) {
             let version = Version::of(number).unwrap();
-            if let Ok(config) = Config::decode(version, &bytes) {
-                prop_assert!(config.slots.len() <= MAX_PROGRAMS);
+            let count = bytes.get(if version == Version::V1 { 0 } else { 2 }).copied();
+            match Config::decode(version, &bytes) {
+                Ok(config) => {
+                    prop_assert!(fits(version, bytes.len()));
+                    prop_assert_eq!(config.slots.len(), usize::from(count.unwrap()));
+                    prop_assert!(config.slots.len() <= MAX_PROGRAMS);
+                    // What is not understood is not kept; what is, stays.
+                    let again = config.encode();
+                    prop_assert_eq!(again.len(), version.size());
+                    prop_assert_eq!(Config::decode(version, &again), Ok(config));
+                }
+                Err(BadConfig::Count(found)) => {
+                    prop_assert!(fits(version, bytes.len()));
+                    prop_assert!(Some(found) == count && usize::from(found) > MAX_PROGRAMS);
+                }
+                Err(BadConfig::Size { found, .. }) => {
+                    prop_assert!(found == bytes.len() && !fits(version, found));
+                }
             }
+        }
+
+        #[test]
+        fn a_damaged_byte_is_refused_or_changes_what_it_stands_for(
+            config in any_config(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            let mut bytes = config.encode();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let Ok(read) = Config::decode(config.version, &bytes) else {
+                prop_assert!(at == 2 && usize::from(byte) > MAX_PROGRAMS);
+                return Ok(());
+            };
+            let slots = read.slots.iter().zip(&config.slots);
+            let damaged = slots.filter(|(read, slot)| read != slot).count();
+            prop_assert!(damaged <= 1, "one byte is of one slot");
         }
     }
 

@@ -7,6 +7,7 @@ use crate::error::Error;
 use pointsman_model::observed::AttachMode;
 use rustix::io::Errno;
 use std::io;
+use std::time::Duration;
 
 /// An error that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,12 @@ pub enum DispatcherError {
         /// Why not.
         why: String,
     },
+    /// Nothing runs any more where something did.
+    #[error("no dispatcher runs on interface {interface_index} any more: plan again")]
+    Gone {
+        /// The kernel's number of the interface.
+        interface_index: u32,
+    },
     /// The interface is gone.
     #[error("there is no interface {interface_index}")]
     NoInterface {
@@ -69,12 +76,15 @@ pub enum DispatcherError {
         why: Legacy,
     },
     /// The lock is held by another process.
-    #[error("{path} is locked by another process for {seconds} s: lsof {path} shows which")]
+    #[error(
+        "{path} is locked by another process for {} s: lsof {path} shows which",
+        patience.as_secs_f32()
+    )]
     Locked {
         /// The directory.
         path: String,
         /// How long it was waited for.
-        seconds: u64,
+        patience: Duration,
     },
     /// The chain runs in another mode.
     #[error(
@@ -158,7 +168,7 @@ impl DispatcherError {
             | Self::Newer { .. }
             | Self::NoFreplace { .. } => Errno::OPNOTSUPP,
             Self::NoInterface { .. } => Errno::NODEV,
-            Self::NotThere { .. } => Errno::NOENT,
+            Self::Gone { .. } | Self::NotThere { .. } => Errno::NOENT,
             Self::TooMany { .. } => Errno::TOOBIG,
             Self::Other(Error::Os { source, .. }) => return errno_of(source),
             Self::Other(_) => Errno::INVAL,

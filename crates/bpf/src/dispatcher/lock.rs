@@ -10,26 +10,33 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long another process may hold the lock. libxdp holds it for a few system calls.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest pause between two tries: a lock with a limit of time has no event to wait for.
+/// How long others may hold the lock. libxdp holds it for a few system calls, and several in turn
+/// on a slow machine for as long as they take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest pause between two tries: a lock with a limit of time has no event to wait for. A
+/// shorter one would take the lock from libxdp's processes, which give up where ours try again.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long readers are let go first, at most.
 const COURTESY: Duration = Duration::from_millis(200);
 /// Where others are busy: how long nobody of them must have been seen.
 const QUIET: Duration = Duration::from_millis(25);
+/// How long one who was woken, or is about to lock, may take to do so.
+const STEP: Duration = Duration::from_millis(3);
 
 /// The dispatchers whose pins lie in one BPF filesystem.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     root: PathBuf,
     version: Option<Version>,
+    patience: Duration,
 }
 
 /// The lock on all pins of a BPF filesystem, libxdp's as well. Free again when dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
     directory: OwnedFd,
+    /// Whether it was waited for: others are at work.
+    pub(super) was_waited_for: bool,
 }
 
 impl Dispatcher {
@@ -37,7 +44,7 @@ impl Dispatcher {
     /// `/sys/fs/bpf`, or what `LIBXDP_BPFFS` says.
     #[must_use]
     pub fn at(bpffs: &Path) -> Self {
-        Self { root: bpffs.join("xdp"), version: None }
+        Self { root: bpffs.join("xdp"), version: None, patience: PATIENCE }
     }
 
     /// Speaks `version` on interfaces that nobody speaks another on. Without: the version of the
@@ -45,6 +52,12 @@ impl Dispatcher {
     #[must_use]
     pub fn with_version(self, version: Version) -> Self {
         Self { version: Some(version), ..self }
+    }
+
+    /// Waits so long for others to give the lock back. Without: half a minute.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The version for an interface without dispatcher.
@@ -97,38 +110,48 @@ impl Dispatcher {
     ///
     /// libxdp asks which dispatcher is attached first and locks to read its pins then. Whoever
     /// waits may have seen the one before: without its pins it would take it for a program that
-    /// nothing can join, and give up.
-    pub(super) fn let_readers_go_first(&self, lock: Lock) -> Result<Lock, DispatcherError> {
+    /// nothing can join, and give up. Nobody can be seen who was woken and has no CPU yet; where
+    /// others are known to be busy they get more time.
+    pub(super) fn let_readers_go_first(
+        &self,
+        lock: Lock,
+        busy: bool,
+    ) -> Result<Lock, DispatcherError> {
         let start = Instant::now();
-        let Lock { directory } = lock;
-        let mut seen = None;
+        let Lock { directory, was_waited_for } = lock;
         flock(&directory, FlockOperation::NonBlockingUnlock)
             .map_err(|e| Error::os(format!("unlock {}", self.root.display()), e))?;
-        loop {
-            std::thread::sleep(Duration::from_millis(1));
-            if is_locked(&directory) {
-                seen = Some(Instant::now());
-            }
-            let quiet = seen.is_none_or(|seen: Instant| seen.elapsed() >= QUIET);
-            if quiet || start.elapsed() >= COURTESY {
-                return self.wait_for(directory);
-            }
+        std::thread::sleep(STEP);
+        if !busy && flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(Lock { directory, was_waited_for });
         }
+        let mut seen = Instant::now();
+        while seen.elapsed() < QUIET && start.elapsed() < COURTESY {
+            // Shows who waits, too. Reading it waits for a grace period of the kernel's RCU, which
+            // is time for others, and nothing to spend where nobody else is.
+            if is_locked(&directory) {
+                seen = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.wait_for(directory)
     }
 
     fn wait_for(&self, directory: OwnedFd) -> Result<Lock, DispatcherError> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(50);
+        let mut was_waited_for = false;
         loop {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { directory }),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < PATIENCE => {
+                Ok(()) => return Ok(Lock { directory, was_waited_for }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < self.patience => {
+                    was_waited_for = true;
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(PAUSE);
                 }
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {
                     let path = self.root.display().to_string();
-                    return Err(DispatcherError::Locked { path, seconds: PATIENCE.as_secs() });
+                    return Err(DispatcherError::Locked { path, patience: self.patience });
                 }
                 Err(e) => {
                     return Err(Error::os(format!("lock {}", self.root.display()), e).into());

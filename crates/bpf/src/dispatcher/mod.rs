@@ -14,6 +14,7 @@ mod clean;
 pub mod config;
 mod error;
 mod lock;
+mod look;
 pub mod names;
 mod namespaces;
 mod netlink;
@@ -24,20 +25,23 @@ mod probe;
 mod program;
 mod read;
 pub mod recognise;
+mod running;
 mod sys;
 mod version;
 
 pub use change::{Changed, Lone, Mode, Options, Source, Wanted};
 pub use clean::Cleaned;
+pub(crate) use config::FLAG_FRAGS;
 pub use config::{Actions, Config, MAX_PROGRAMS, SlotConfig, Version};
 pub use error::DispatcherError;
 pub use lock::Dispatcher;
 pub use namespaces::interfaces;
-pub use netlink::{Features, Hook, attach_alone, detach_alone, features, hook};
-pub use probe::freplace;
+pub use netlink::{Hook, attach_alone, detach_alone, hook};
+pub use probe::{freplace, try_dispatcher};
 pub use program::{PASS_NAME, Pick, Program, XSK_NAME, xsk_program};
 pub use read::{Attached, AttachedBy, Attachment, Chain, Component, Legacy};
-pub use version::host_version;
+pub use running::Holder;
+pub use version::{HostLibxdp, host_libxdp, host_version};
 
 /// The name of every dispatcher.
 pub const DISPATCHER_NAME: &str = "xdp_dispatcher";

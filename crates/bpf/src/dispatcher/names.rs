@@ -41,12 +41,25 @@ mod tests {
     proptest! {
         #[test]
         fn a_name_never_loses_its_beginning(
-            name in "[a-b]{0,18}",
-            functions in prop::collection::vec("[a-b]{0,20}", 0..4),
+            name in "a{13}[a-b]{0,4}",
+            functions in prop::collection::vec("a{13}[a-b]{0,5}", 0..4),
         ) {
             let whole = whole(&name, functions.iter().map(String::as_str));
             prop_assert!(whole.starts_with(&name));
             prop_assert!(whole == name || functions.contains(&whole));
+            // It is the whole one only where it can be no other.
+            let candidates = functions.iter().filter(|f| f.starts_with(&name)).count();
+            let cut = name.len() >= KERNEL_NAME;
+            prop_assert!(whole == name || cut && candidates == 1);
+            prop_assert!(!cut || candidates != 1 || functions.contains(&whole));
+        }
+
+        #[test]
+        fn any_names_will_do(
+            name in any::<String>(),
+            functions in prop::collection::vec(any::<String>(), 0..4),
+        ) {
+            prop_assert!(whole(&name, functions.iter().map(String::as_str)).starts_with(&name));
         }
     }
 }

@@ -1,6 +1,11 @@
 //! What is attached to an interface, and attaching over route netlink. Thin.
 //!
 //! Only this way: a program attached by a BPF link is one that libxdp can list, and not change.
+//!
+//! What a driver can do with XDP is a question for `pointsman_netdev`, which looks at interfaces as a
+//! whole and at the one program that runs. Here it has to be known of one interface which programs
+//! run, in the driver and on the card, and this crate depends on no netlink library, so that it can
+//! be used alone: libbpf, which attaches, is asked.
 
 use crate::error::Error;
 use crate::kernel::done;
@@ -25,40 +30,23 @@ pub struct Hook {
 /// # Errors
 /// The kernel's answer, such as that there is no such interface.
 pub fn hook(interface_index: u32) -> Result<Hook, Error> {
-    // Of this length libbpf does not ask for the driver's features as well.
-    let opts = query(interface_index, offset_of!(sys::bpf_xdp_query_opts, feature_flags))?;
+    let mut opts = sys::bpf_xdp_query_opts {
+        // Of this length libbpf does not ask for the driver's features as well, which
+        // `pointsman_netdev` does.
+        sz: offset_of!(sys::bpf_xdp_query_opts, feature_flags) as sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: the options live for the call and say how much of them is used.
+    let code = unsafe { sys::bpf_xdp_query(index(interface_index), 0, &raw mut opts) };
+    done(code).map_err(|e| {
+        Error::os(format!("ask what is attached to interface {interface_index}"), e)
+    })?;
     let software = match (opts.drv_prog_id, opts.skb_prog_id) {
         (0, 0) => None,
         (0, skb) => Some((skb, AttachMode::Skb)),
         (driver, _) => Some((driver, AttachMode::Native)),
     };
     Ok(Hook { software, offloaded: (opts.hw_prog_id != 0).then_some(opts.hw_prog_id) })
-}
-
-/// What a driver can do with XDP: `NETDEV_XDP_ACT_*` of `linux/netdev.h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// The bits. All zero before Linux 6.3, which does not tell.
-    pub flags: u64,
-}
-
-/// Asks what a driver can do with XDP.
-///
-/// # Errors
-/// The kernel's answer.
-pub fn features(interface_index: u32) -> Result<Features, Error> {
-    let opts = query(interface_index, size_of::<sys::bpf_xdp_query_opts>())?;
-    Ok(Features { flags: opts.feature_flags })
-}
-
-fn query(interface_index: u32, size: usize) -> Result<sys::bpf_xdp_query_opts, Error> {
-    let mut opts = sys::bpf_xdp_query_opts { sz: size as sys::size_t, ..Default::default() };
-    // SAFETY: the options live for the call and say how much of them is used.
-    let code = unsafe { sys::bpf_xdp_query(index(interface_index), 0, &raw mut opts) };
-    done(code).map_err(|e| {
-        Error::os(format!("ask what is attached to interface {interface_index}"), e)
-    })?;
-    Ok(opts)
 }
 
 /// Attaches `program`: in place of `expected`, and only of that, or where nothing is.

@@ -2,8 +2,8 @@
 //! too.
 
 use super::build::{Part, Placed};
-use super::change::{Lone, Source, Wanted, find};
-use super::config::{Actions, FLAG_FRAGS, SlotConfig};
+use super::change::{Lone, Options, Source, Wanted, find};
+use super::config::{Actions, FLAG_FRAGS, SlotConfig, Version};
 use super::error::DispatcherError;
 use super::order;
 use super::program::PASS_NAME;
@@ -24,6 +24,7 @@ pub(super) fn place<'a>(
             let component = find(running, id)?;
             (Part::Kept(component), component.flags)
         }
+        Source::Loaded(component) => (Part::Kept(component), component.flags),
         Source::New(program) => (Part::New(program), program.flags()),
     };
     let Wanted { priority, actions, .. } = *wanted;
@@ -51,7 +52,8 @@ impl Placed<'_> {
     fn speaks_to_dispatcher(&self) -> bool {
         match self.part {
             Part::Kept(component) => {
-                component.name == PROGRAM_NAME && self.slot.actions == Actions::default()
+                // Of a slot of ours the name is that of a member; its types tell.
+                self.slot.actions == Actions::default() && component.knows(PROGRAM_NAME)
             }
             Part::New(program) => program.answer().is_some_and(|answer| answer.needs_company),
         }
@@ -67,6 +69,28 @@ pub(super) fn needs_company(parts: &[Placed<'_>], lone: Lone) -> bool {
     alone || parts.iter().any(Placed::speaks_to_dispatcher)
 }
 
+/// Whether a dispatcher of `version` is to be bound to its device: `old` says whether the one that
+/// runs is, `adds` whether programs come to it.
+///
+/// libxdp's rule: a program loaded for a dispatcher of the one kind can never be in one of the other,
+/// so whoever adds must mean the kind that there is. Who only moves or removes need not say.
+pub(super) fn is_bound(
+    version: Version,
+    old: Option<bool>,
+    options: &Options,
+    adds: bool,
+) -> Result<bool, DispatcherError> {
+    let why = match (old, options.bound) {
+        (None | Some(false), false) => return Ok(false),
+        (_, true) if version < Version::V3 => "version 2 of the protocol knows no bound ones",
+        (None | Some(true), true) => return Ok(true),
+        (Some(true), false) if !adds => return Ok(true),
+        (Some(true), false) => "those that run are bound, and the new ones are not",
+        (Some(false), true) => "those that run are not bound",
+    };
+    Err(DispatcherError::Bound { why })
+}
+
 /// Whether a program is the one of ours that passes everything.
 pub(super) fn is_pass(component: &Component) -> bool {
     component.name == PASS_NAME && component.priority == PASS_PRIORITY
@@ -77,4 +101,35 @@ pub(super) fn passing(part: Part<'_>) -> Placed<'_> {
     let flags = FLAG_FRAGS;
     let slot = SlotConfig { priority: PASS_PRIORITY, actions: ActionSet::PASS.into(), flags };
     Placed { part, slot }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_a_dispatcher_are_all_bound_or_none_is() {
+        let bound = |version, old, asked, adds| {
+            let options = Options { bound: asked, ..Options::default() };
+            is_bound(version, old, &options, adds).map_err(|error| error.to_string())
+        };
+        for version in [Version::V2, Version::V3] {
+            for adds in [false, true] {
+                assert_eq!(bound(version, None, false, adds), Ok(false));
+                assert_eq!(bound(version, Some(false), false, adds), Ok(false));
+            }
+        }
+        assert_eq!(bound(Version::V3, None, true, true), Ok(true));
+        assert_eq!(bound(Version::V3, Some(true), true, true), Ok(true));
+        assert_eq!(bound(Version::V3, Some(true), false, false), Ok(true));
+        for (version, old, asked, says) in [
+            (Version::V3, Some(true), false, "those that run are bound"),
+            (Version::V3, Some(false), true, "those that run are not bound"),
+            (Version::V2, None, true, "version 2"),
+            (Version::V2, Some(false), true, "version 2"),
+        ] {
+            let error = bound(version, old, asked, true).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

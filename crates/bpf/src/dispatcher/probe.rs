@@ -1,5 +1,10 @@
 //! What this kernel lets a dispatcher do. Asked once a process: libxdp asks again at each change.
 
+use super::build::{Part, build};
+use super::config::Version;
+use super::error::DispatcherError;
+use super::place::passing;
+use super::program::Program;
 use crate::kernel::{Load, Place};
 use crate::messages;
 use crate::probe::release_at_least;
@@ -21,6 +26,16 @@ pub fn freplace() -> Result<(), String> {
         code > 0
     });
     if can { Ok(()) } else { Err("the kernel refuses program type EXT".into()) }
+}
+
+/// Builds a dispatcher with two programs in place, which is attached nowhere and gone again with
+/// this call: all that the kernel has to allow, tried. Of several it says what it refused.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn try_dispatcher() -> Result<(), DispatcherError> {
+    let (one, other) = (Program::pass()?, Program::pass()?);
+    build(Version::V2, None, &[passing(Part::New(&one)), passing(Part::New(&other))]).map(drop)
 }
 
 /// Whether programs can take packets of several buffers (Linux 5.18).

@@ -2,7 +2,7 @@
 
 use super::config::{Actions, FLAG_FRAGS};
 use super::error::DispatcherError;
-use super::order::Rank;
+use super::order::{Rank, compare};
 use super::sys;
 use crate::alone::verifier_error;
 use crate::chain::{self, Counters, Slot, Woven};
@@ -14,8 +14,11 @@ use crate::types::Suggestion;
 use libbpf_sys::{BPF_PROG_TYPE_XDP as XDP, bpf_object__btf_fd};
 use pointsman_fuse::layout::{Layout, StackRounding, layout};
 use pointsman_fuse::slot::{SlotAnswer, shared_slot};
+use pointsman_model::{Action, ActionSet};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -33,6 +36,8 @@ pub struct Program {
     instructions: usize,
     suggestion: Option<Suggestion>,
     fused: Option<Fused>,
+    /// Who of it makes tail calls, if anybody does.
+    tail_caller: Option<String>,
     /// libbpf's objects are for one thread at a time.
     body: Mutex<Body>,
     loaded: OnceLock<Loaded>,
@@ -112,6 +117,7 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion: object.suggestion(&name),
             fused: None,
+            tail_caller: tail_calls(&code).then(|| name.clone()),
             body: Mutex::new(Body::Object { object, code, _targets: None }),
             loaded: OnceLock::new(),
             name,
@@ -129,6 +135,7 @@ impl Program {
             instructions: code.instructions.len(),
             suggestion,
             fused: None,
+            tail_caller: tail_calls(&code).then(|| name.clone()),
             body: Mutex::new(Body::Object { object, code, _targets: targets }),
             loaded: OnceLock::new(),
             name,
@@ -145,20 +152,59 @@ impl Program {
         rounding: StackRounding,
         counted: bool,
     ) -> Result<Self, DispatcherError> {
+        let enforced = members.iter().filter(|slot| slot.enforce).map(|slot| slot.actions);
+        let answer = shared_slot(enforced);
+        Self::fuse_as(chain::PROGRAM_NAME, members, answer, rounding, counted)
+    }
+
+    /// Fuses `members` into one program for one slot, with counters, called `name`. With `own` there
+    /// is one member, whose verdict is the program's, whatever it is; the slot has its actions.
+    ///
+    /// # Errors
+    /// Members that do not go together, with the figures.
+    pub fn slot(
+        name: &str,
+        members: &[Slot<'_>],
+        own: bool,
+        rounding: StackRounding,
+    ) -> Result<Self, DispatcherError> {
+        if !own {
+            let enforced = members.iter().filter(|slot| slot.enforce).map(|slot| slot.actions);
+            return Self::fuse_as(name, members, shared_slot(enforced), rounding, true);
+        }
+        let [only @ Slot { enforce: true, .. }] = members else {
+            let why = "a slot of its own is for one program that is enforced".into();
+            return Err(DispatcherError::Component { name: name.to_owned(), why });
+        };
+        // All its verdicts are final here: the dispatcher goes on after some.
+        let answers = Slot { actions: ActionSet::EMPTY, ..*only };
+        let answer =
+            SlotAnswer { end: Action::Pass.code(), actions: only.actions, needs_company: false };
+        Self::fuse_as(name, &[answers], answer, rounding, true)
+    }
+
+    fn fuse_as(
+        name: &str,
+        members: &[Slot<'_>],
+        answer: SlotAnswer,
+        rounding: StackRounding,
+        counted: bool,
+    ) -> Result<Self, DispatcherError> {
         let slots = chain::by_priority(members);
         let named: Vec<_> = slots.iter().map(|slot| (slot.name, slot.member.facts())).collect();
         let layout = layout(&named, rounding).map_err(Error::from)?;
-        let enforced = slots.iter().filter(|slot| slot.enforce).map(|slot| slot.actions);
-        let answer = shared_slot(enforced);
         let counters = if counted { Some(Counters::create(slots.len())?) } else { None };
-        let woven = Woven::of(&slots, &layout, counters.as_ref(), answer.end)?;
+        let woven = Woven::of(name, &slots, &layout, counters.as_ref(), answer.end)?;
+        let tail_caller = slots.iter().find(|slot| slot.member.facts().has_tail_call());
+        let tail_caller = tail_caller.map(|slot| slot.name.to_owned());
         let fused = Fused { counters, layout, answer, _maps: chain::maps_of(&slots)? };
         Ok(Self {
-            name: chain::PROGRAM_NAME.into(),
+            name: name.to_owned(),
             frags: woven.frags,
             instructions: woven.len(),
             suggestion: None,
             fused: Some(fused),
+            tail_caller,
             body: Mutex::new(Body::Fused(woven)),
             loaded: OnceLock::new(),
         })
@@ -217,8 +263,18 @@ impl Program {
         Rank { priority, name: &self.name, loaded, instructions: self.instructions }
     }
 
+    /// Whether a dispatcher runs it, at `priority`, before `other` at that one's.
+    pub(crate) fn runs_before(&self, priority: u32, other: &Self, others: u32) -> bool {
+        compare(&self.rank(priority), &other.rank(others)).is_le()
+    }
+
     pub(super) fn flags(&self) -> u32 {
         if self.frags { FLAG_FRAGS } else { 0 }
+    }
+
+    /// The program, once it is loaded.
+    pub(crate) fn loaded(&self) -> Option<BorrowedFd<'_>> {
+        self.loaded.get().map(|loaded| loaded.program.as_fd())
     }
 
     /// The loaded program; loads it for the function `function` of `target` first.
@@ -248,7 +304,9 @@ impl Program {
 
     fn load(&self, body: &Body, place: Place<'_>) -> Result<OwnedFd, DispatcherError> {
         let (object, code) = match body {
-            Body::Fused(woven) => return Ok(woven.load(place)?),
+            Body::Fused(woven) => {
+                return woven.load(place).map_err(|e| self.about_tail_calls(place, e));
+            }
             Body::Object { object, code, .. } => (object, code),
         };
         // SAFETY: the object is prepared; the descriptor of its types lives as long as it does.
@@ -276,10 +334,37 @@ impl Program {
                 let why = "it refuses programs of type EXT".into();
                 return DispatcherError::NoFreplace { why };
             }
-            verifier_error(&self.name, &refused.error, &refused.log).into()
+            let error = verifier_error(&self.name, &refused.error, &refused.log);
+            self.about_tail_calls(place, error)
         })?;
         Ok(program)
     }
+
+    /// Why a program that tail-calls was refused for a slot.
+    ///
+    /// The kernel says EINVAL and no more where a program and those in its array differ: by type,
+    /// or since 6.18 and in stable kernels of that time by attach type (commit 4540aed51b12). A
+    /// program of type EXT has no attach type, an XDP program has one.
+    fn about_tail_calls(&self, place: Place<'_>, error: Error) -> DispatcherError {
+        // What the verifier itself refuses has a line of its log for summary.
+        let silent = io::Error::from(Errno::INVAL).to_string();
+        match (&self.tail_caller, place, &error) {
+            (Some(name), Place::Function(..), Error::Verifier { summary, .. })
+                if *summary == silent =>
+            {
+                let why = "it makes tail calls, and this kernel lets no program in a slot share a \
+                           program array with XDP programs: run its chain without a dispatcher \
+                           (`\"engine\": \"fused\"`)";
+                DispatcherError::Component { name: name.clone(), why: why.into() }
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// Whether a program or one of its subprograms makes tail calls.
+fn tail_calls(code: &Code) -> bool {
+    code.shape().is_ok_and(|shape| shape.tail_calls.contains(&true))
 }
 
 /// The program that is meant.

@@ -79,8 +79,13 @@ pub enum Legacy {
     #[error("it runs on the network card")]
     Offloaded,
     /// Its pins are not here: it was made with another BPF filesystem, or they were removed.
-    #[error("the pins of its programs cannot be read: {0}")]
-    Pins(String),
+    #[error("the pins of its programs cannot be read: {why}")]
+    Pins {
+        /// The version of the protocol that it says.
+        version: Version,
+        /// What is wrong with them.
+        why: String,
+    },
 }
 
 /// A dispatcher with its programs.
@@ -139,6 +144,33 @@ impl Attachment {
 }
 
 impl Component {
+    /// A loaded program, and what a dispatcher is told about it.
+    pub(crate) fn of(program: OwnedFd, slot: &SlotConfig) -> Result<Self, Error> {
+        let details = sys::details(program.as_fd())?;
+        Ok(Self {
+            id: details.id,
+            name: whole_name(&details),
+            tag: hex(details.tag),
+            priority: slot.priority,
+            actions: slot.actions,
+            frags: slot.flags & FLAG_FRAGS != 0,
+            movable: details.kind == BPF_PROG_TYPE_EXT && details.types != 0,
+            runs: details.runs,
+            run_nanoseconds: details.run_nanoseconds,
+            flags: slot.flags,
+            raw_tag: details.tag,
+            loaded_at: details.loaded_at,
+            maps: details.maps,
+            program,
+        })
+    }
+
+    /// Whether its type information knows a function called `name`.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        let functions = sys::types_of(self.id).map(|btf| sys::functions(&btf));
+        functions.unwrap_or_default().iter().any(|function| function == name)
+    }
+
     pub(super) fn rank(&self) -> Rank<'_> {
         Rank {
             priority: self.priority,
@@ -181,7 +213,7 @@ impl Dispatcher {
         Err(DispatcherError::Race { tries: TRIES as u32 })
     }
 
-    fn read_program(
+    pub(super) fn read_program(
         &self,
         interface_index: u32,
         program: OwnedFd,
@@ -220,7 +252,10 @@ impl Dispatcher {
                 let chain = Chain { program, version, frags, bound, components, slots };
                 Ok(Attached::Chain(Box::new(chain)))
             }
-            Err(e) => Ok(Attached::Legacy { program, why: Legacy::Pins(e.to_string()) }),
+            Err(e) => {
+                let why = Legacy::Pins { version: config.version, why: e.to_string() };
+                Ok(Attached::Legacy { program, why })
+            }
         }
     }
 
@@ -231,23 +266,7 @@ impl Dispatcher {
             let missing =
                 || Error::Pin { path: path.display().to_string(), why: "is not there".into() };
             let program = kernel::open_pin(&path)?.ok_or_else(missing)?;
-            let details = sys::details(program.as_fd())?;
-            Ok(Component {
-                id: details.id,
-                name: whole_name(&details),
-                tag: hex(details.tag),
-                priority: slot.priority,
-                actions: slot.actions,
-                frags: slot.flags & FLAG_FRAGS != 0,
-                movable: details.kind == BPF_PROG_TYPE_EXT && details.types != 0,
-                runs: details.runs,
-                run_nanoseconds: details.run_nanoseconds,
-                flags: slot.flags,
-                raw_tag: details.tag,
-                loaded_at: details.loaded_at,
-                maps: details.maps,
-                program,
-            })
+            Component::of(program, slot)
         };
         config.slots.iter().enumerate().map(component).collect()
     }

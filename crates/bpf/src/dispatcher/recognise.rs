@@ -193,13 +193,64 @@ mod tests {
         }
     }
 
+    /// Bytes that are mostly a configuration, or were one.
+    fn any_value() -> impl Strategy<Value = Vec<u8>> {
+        let size = prop_oneof![Just(84usize), Just(124usize), Just(128usize), 0usize..140];
+        let bytes = size.prop_flat_map(|size| prop::collection::vec(any::<u8>(), size));
+        (bytes, prop::option::of((0u8..6, 0u8..12))).prop_map(|(mut bytes, marked)| {
+            if let (Some((version, count)), [first, second, third, ..]) = (marked, &mut bytes[..]) {
+                (*first, *second, *third) = (MAGIC, version, count);
+            }
+            bytes
+        })
+    }
+
+    fn any_map() -> impl Strategy<Value = SeenMap> {
+        let odd = |usual: u32| prop_oneof![9 => Just(usual), 1 => any::<u32>()];
+        let parts = (odd(4), odd(1), odd(READ_ONLY), any_value());
+        parts.prop_map(|(key_size, max_entries, flags, value)| SeenMap {
+            key_size,
+            max_entries,
+            flags,
+            value,
+        })
+    }
+
     proptest! {
         #[test]
-        fn any_bytes_are_recognised_as_something(
-            bytes in prop::collection::vec(any::<u8>(), 0..140),
-            version in any::<Option<u32>>(),
+        fn any_map_is_recognised_as_something(map in any_map(), types in any::<Option<u32>>()) {
+            let mut asked = false;
+            let found = recognise(&map, || { asked = true; types });
+            let marked = map.value.first() == Some(&MAGIC);
+            prop_assert!(!(asked && marked), "its own word wins");
+            let said = if marked { map.value.get(1).map(|&v| v.into()) } else { types };
+            match found {
+                Recognised::Dispatcher(config) => {
+                    prop_assert_eq!(Some(u32::from(config.version.number())), said);
+                    prop_assert_eq!(map.value.len(), config.version.size());
+                }
+                Recognised::Newer(number) => {
+                    prop_assert!(Some(number) == said && number > Version::V3.number().into());
+                }
+                Recognised::Other(why) => {
+                    prop_assert_eq!(why, NoDispatcher::NoVersion);
+                    prop_assert!(said.is_none_or(|said| said == 0));
+                }
+                Recognised::Broken(Broken::Map { .. }) => prop_assert!(!asked),
+                Recognised::Broken(Broken::Config(_)) => {
+                    prop_assert!(said.is_some_and(|said| Version::of(said).is_some()));
+                }
+            }
+        }
+
+        #[test]
+        fn only_what_has_all_of_it_can_be_a_dispatcher(
+            name in prop_oneof![Just(DISPATCHER_NAME.to_owned()), any::<String>()],
+            has_types in any::<bool>(),
+            maps in 0usize..4,
         ) {
-            let _ = recognise(&map(bytes), || version);
+            let can = name == DISPATCHER_NAME && has_types && maps == 1;
+            prop_assert_eq!(rule_out(&Seen { name: &name, has_types, maps }).is_none(), can);
         }
     }
 }

@@ -15,15 +15,39 @@ const DEFAULT: Version = Version::V2;
 /// An application with a libxdp of its own may speak another. Nobody can know before it comes.
 #[must_use]
 pub fn host_version(root: &Path) -> Version {
+    host_libxdp(root).map_or(DEFAULT, |found| found.version)
+}
+
+/// A libxdp that was found on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLibxdp {
+    /// The version of the protocol that it speaks.
+    pub version: Version,
+    /// The file that tells: its dispatcher, or else its library.
+    pub file: PathBuf,
+}
+
+/// The libxdp installed below `root`, as of [`host_version`]; `None`: there is none whose version
+/// is known.
+#[must_use]
+pub fn host_libxdp(root: &Path) -> Option<HostLibxdp> {
     let directories = library_directories(root);
+    let found = |file: PathBuf, version| Some(HostLibxdp { version: version?, file });
     let objects = directories.iter().map(|directory| directory.join("bpf/xdp-dispatcher.o"));
-    let of_objects = objects.filter_map(|object| version_of_object(&fs::read(object).ok()?));
-    if let Some(version) = of_objects.max() {
-        return version;
-    }
-    let files = directories.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
-    let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| version_of_library(&name)).max().unwrap_or(DEFAULT)
+    let of_objects = objects.filter_map(|object| {
+        let version = version_of_object(&fs::read(&object).ok()?);
+        found(object, version)
+    });
+    let newest = |all: &mut dyn Iterator<Item = HostLibxdp>| all.max_by_key(|one| one.version);
+    newest(&mut { of_objects }).or_else(|| {
+        let listed = directories.iter().filter_map(|directory| fs::read_dir(directory).ok());
+        let files = listed.flatten().filter_map(|file| Some(file.ok()?.path()));
+        let mut of_libraries = files.filter_map(|file| {
+            let version = version_of_library(file.file_name()?.to_str()?);
+            found(file, version)
+        });
+        newest(&mut of_libraries)
+    })
 }
 
 /// Where libraries lie, distribution by distribution.
@@ -71,15 +95,20 @@ mod tests {
     fn the_dispatcher_tells_before_the_library() {
         let root = std::env::temp_dir().join(format!("pointsman-version-{}", std::process::id()));
         assert_eq!(host_version(&root), Version::V2, "nothing there");
+        assert_eq!(host_libxdp(&root), None);
         let lib = root.join("usr/lib64");
         fs::create_dir_all(lib.join("bpf")).unwrap();
         fs::write(lib.join("libxdp.so.1.6.1"), "").unwrap();
         assert_eq!(host_version(&root), Version::V3);
+        let library = HostLibxdp { version: Version::V3, file: lib.join("libxdp.so.1.6.1") };
+        assert_eq!(host_libxdp(&root), Some(library));
         fs::write(lib.join("bpf/xdp-dispatcher.o"), "not an object").unwrap();
         assert_eq!(host_version(&root), Version::V3, "a damaged object says nothing");
         let object = super::super::build::object(Version::V2, false);
         fs::write(lib.join("bpf/xdp-dispatcher.o"), object).unwrap();
         assert_eq!(host_version(&root), Version::V2);
+        let file = host_libxdp(&root).map(|found| found.file);
+        assert_eq!(file, Some(lib.join("bpf/xdp-dispatcher.o")));
         fs::remove_dir_all(&root).unwrap();
     }
 }

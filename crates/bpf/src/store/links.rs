@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::kernel::{Link, LinkInfo};
 use crate::pins;
 use pointsman_model::HookId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,13 +21,15 @@ pub(super) struct HookLink {
 #[derive(Debug)]
 pub(super) struct Held {
     links: Mutex<BTreeMap<HookId, Arc<Link>>>,
+    /// The programs of slots that run in dispatchers, as was last seen or done.
+    slots: Mutex<BTreeMap<HookId, BTreeSet<u32>>>,
     /// The root, locked for this process.
     root: Mutex<File>,
 }
 
 impl Held {
     pub(super) fn new(root: File) -> Self {
-        Self { links: Mutex::default(), root: Mutex::new(root) }
+        Self { links: Mutex::default(), slots: Mutex::default(), root: Mutex::new(root) }
     }
 
     /// The links by hook. One thread at a time uses a store, so nobody waits here.
@@ -35,13 +37,22 @@ impl Held {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the held links of two hooks each other's names.
-    pub(super) fn exchange(&self, one: &HookId, other: &HookId) {
-        let mut links = self.links();
-        let (first, second) = (links.remove(one), links.remove(other));
-        links.extend(first.map(|link| (other.clone(), link)));
-        links.extend(second.map(|link| (one.clone(), link)));
+    /// The slots that run by hook.
+    pub(super) fn slots(&self) -> MutexGuard<'_, BTreeMap<HookId, BTreeSet<u32>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Gives what is held for two hooks each other's names.
+    pub(super) fn exchange(&self, one: &HookId, other: &HookId) {
+        exchange(&mut self.links(), one, other);
+        exchange(&mut self.slots(), one, other);
+    }
+}
+
+fn exchange<T>(held: &mut BTreeMap<HookId, T>, one: &HookId, other: &HookId) {
+    let (first, second) = (held.remove(one), held.remove(other));
+    held.extend(first.map(|value| (other.clone(), value)));
+    held.extend(second.map(|value| (one.clone(), value)));
 }
 
 impl Store {

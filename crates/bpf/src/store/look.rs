@@ -2,6 +2,7 @@
 
 use super::links::HookLink;
 use super::programs::observe;
+use super::slots::{slot_path, whole};
 use super::{HookCounts, Store};
 use crate::chain::Counters;
 use crate::error::Error;
@@ -33,13 +34,14 @@ impl Store {
             }
         }
         // Those of which somebody removed all pins.
-        let held: Vec<_> = self.held.links().keys().cloned().collect();
+        let mut held: Vec<_> = self.held.links().keys().cloned().collect();
+        held.extend(self.held.slots().keys().cloned());
         for hook in held {
             if hooks.contains_key(&hook) {
                 continue;
             }
             let observed = self.observe_hook(&hook)?;
-            if observed.link.is_some() {
+            if observed.link.is_some() || !observed.held.is_empty() {
                 hooks.insert(hook, observed);
             }
         }
@@ -51,6 +53,7 @@ impl Store {
             program_id: info.program_id,
             interface_index: info.interface_index,
             pinned,
+            slots: None,
         });
         let mut chains = BTreeMap::new();
         for sequence in self.sequences(hook)? {
@@ -60,10 +63,13 @@ impl Store {
                 Some(fd) => Some(kernel::program_info(fd.as_fd())?.id),
                 None => None,
             };
-            chains
-                .insert(sequence, ObservedChain { program_id, record: read(&path.join("record")) });
+            let record = read::<ChainRecord>(&path.join("record"));
+            let slots = record.as_ref().map(|record| whole(&path, record)).transpose()?;
+            let slots = slots.unwrap_or_default();
+            chains.insert(sequence, ObservedChain { program_id, slots, record });
         }
-        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded })
+        let held = self.held.slots().get(hook).cloned().unwrap_or_default();
+        Ok(ObservedHook { link, chains, folded: self.totals(hook).folded, held })
     }
 
     pub(super) fn sequences(&self, hook: &HookId) -> Result<Vec<Sequence>, Error> {
@@ -103,7 +109,7 @@ impl Store {
     pub fn counts(&self, hook: &HookId) -> Result<HookCounts, Error> {
         let totals = self.totals(hook);
         let live = match self.live(hook)? {
-            Some((sequence, _)) => {
+            Some(sequence) => {
                 let path = self.chain(&ChainId { hook: hook.clone(), sequence });
                 match read::<ChainRecord>(&path.join("record")) {
                     Some(record) => {
@@ -118,19 +124,20 @@ impl Store {
         Ok(HookCounts { live, totals })
     }
 
-    /// The fused program that runs on a hook.
+    /// The fused program that a link runs on a hook; `None`: there is none, or slots of a dispatcher
+    /// run there.
     ///
     /// # Errors
     /// The pins cannot be read.
     pub fn fused(&self, hook: &HookId) -> Result<Option<(Sequence, ProgramInfo)>, Error> {
-        match self.live(hook)? {
+        match self.live_program(hook)? {
             Some((sequence, fd)) => Ok(Some((sequence, kernel::program_info(fd.as_fd())?))),
             None => Ok(None),
         }
     }
 
     /// The chain whose program the link runs.
-    pub(super) fn live(&self, hook: &HookId) -> Result<Option<(Sequence, OwnedFd)>, Error> {
+    pub(super) fn live_program(&self, hook: &HookId) -> Result<Option<(Sequence, OwnedFd)>, Error> {
         let Some(HookLink { info, .. }) = self.link(hook)? else { return Ok(None) };
         for sequence in self.sequences(hook)? {
             let path = self.chain(&ChainId { hook: hook.clone(), sequence });
@@ -144,12 +151,20 @@ impl Store {
     }
 }
 
-/// What a chain has counted so far. Counters that somebody unpinned count nothing any more: that
+/// What each part of a chain has counted so far.
+pub(super) fn exits(path: &Path, record: &ChainRecord) -> Vec<ExitCounts> {
+    let parts = record.spec.parts().enumerate().map(|(at, (members, slot))| {
+        let directory = slot.map_or_else(|| path.to_owned(), |_| slot_path(path, at));
+        exits_of_part(&directory.join("counters"), members.len())
+    });
+    parts.collect()
+}
+
+/// What a program has counted so far. Counters that somebody unpinned count nothing any more: that
 /// is said, and stands in nobody's way.
-pub(super) fn exits(path: &Path, record: &ChainRecord) -> ExitCounts {
-    let (path, members) = (path.join("counters"), record.spec.members.len());
+fn exits_of_part(path: &Path, members: usize) -> ExitCounts {
     let read = || {
-        let map = MapHandle::from_pinned_path(&path)
+        let map = MapHandle::from_pinned_path(path)
             .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
         Counters::open(map, members)?.read()
     };

@@ -15,24 +15,33 @@
 //! hooks/INTERFACE/xdp/chains/N/program   the fused program; pinned last: the chain is complete
 //! ```
 //!
+//! A chain of slots of a dispatcher has no link of its own: the dispatcher's pins, at
+//! `xdp/dispatch-*` of the same BPF filesystem, are libxdp's. What stands there is the live chain.
+//!
+//! ```text
+//! hooks/INTERFACE/xdp/chains/N/slots/S/counters  the counters of a slot
+//! hooks/INTERFACE/xdp/chains/N/slots/S/program   the program of a slot
+//! hooks/INTERFACE/xdp/chains/N/record            record: what it is made of; pinned last: the
+//!                                                chain is complete
+//! ```
+//!
 //! The pins are the truth: there is no other state that could disagree with them. Every change is
 //! one atomic step of the kernel, so a crash leaves either the old state or the new one, and at
 //! most a chain that nothing runs, which the next reconciliation retires.
 
+mod build;
 mod links;
 mod look;
 mod programs;
+mod retire;
+mod slots;
 
 use self::links::{Held, HookLink};
-use self::look::{exits, read};
-use crate::chain::{Chain, Slot};
+use crate::dispatcher::Dispatcher;
 use crate::error::Error;
 use crate::kernel::{self, Link};
-use crate::maps::MapHome;
-use crate::member::Member;
 use crate::pins;
-use pointsman_fuse::layout::StackRounding;
-use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, MemberSpec, Sequence, Totals};
+use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
 use pointsman_model::facts::ProgramFacts;
 use pointsman_model::observed::AttachMode;
 use pointsman_model::plan::ResolvedProgram;
@@ -48,13 +57,14 @@ use std::sync::Arc;
 pub struct Store {
     root: PathBuf,
     held: Held,
+    dispatcher: Dispatcher,
 }
 
 /// The counts of a hook's live chain and of those before it.
 #[derive(Debug, Clone)]
 pub struct HookCounts {
-    /// The live chain; `None`: nothing runs.
-    pub live: Option<(Sequence, ChainRecord, ExitCounts)>,
+    /// The live chain, with the counts of each of its parts; `None`: nothing runs.
+    pub live: Option<(Sequence, ChainRecord, Vec<ExitCounts>)>,
     /// What retired chains counted.
     pub totals: Totals,
 }
@@ -66,7 +76,7 @@ pub struct ChainMember<'a> {
     pub program: &'a ResolvedProgram,
     /// Its object.
     pub object: Vec<u8>,
-    /// Its facts, from an earlier [`Member::prepare`].
+    /// Its facts, from an earlier [`Member::prepare`](crate::Member::prepare).
     pub known: Option<&'a ProgramFacts>,
 }
 
@@ -79,7 +89,9 @@ impl Store {
     /// # Errors
     /// `root` is not in a BPF filesystem, may not be written, or another process holds it.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let store = Self { root: root.to_owned(), held: Held::new(lock(root)?) };
+        let held = Held::new(lock(root)?);
+        let mount = pins::mount_of(root).map_err(|e| Error::os(root.display().to_string(), e))?;
+        let store = Self { root: root.to_owned(), held, dispatcher: Dispatcher::at(&mount) };
         store.remove_unfinished()?;
         Ok(store)
     }
@@ -101,6 +113,12 @@ impl Store {
         Ok(())
     }
 
+    /// The dispatchers of the BPF filesystem in which the pins are.
+    #[must_use]
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
     /// The directory of the pinned maps of a program.
     #[must_use]
     pub fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {
@@ -119,49 +137,6 @@ impl Store {
 
     fn chain(&self, chain: &ChainId) -> PathBuf {
         self.hook(&chain.hook).join("chains").join(chain.sequence.to_string())
-    }
-
-    /// Fuses and pins a chain of `members`, in the record's order.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the members; nothing of the chain stays pinned then.
-    pub fn build_chain(
-        &self,
-        chain: &ChainId,
-        record: &ChainRecord,
-        members: &[ChainMember<'_>],
-        rounding: StackRounding,
-    ) -> Result<(), Error> {
-        let mut prepared = Vec::with_capacity(members.len());
-        for (spec, member) in record.spec.members.iter().zip(members) {
-            let maps = MapHome::Pinned(self.map_directory(&spec.program, &spec.fingerprint));
-            let ChainMember { program, object, known } = member;
-            prepared.push(Member::prepare(object, program, &maps, rounding, *known)?);
-        }
-        let specs = record.spec.members.iter().zip(&prepared);
-        let slots: Vec<_> = specs
-            .map(|(spec, member)| Slot {
-                name: spec.program.as_str(),
-                member,
-                actions: spec.chain_call_actions,
-                enforce: spec.enforce,
-                priority: spec.priority,
-            })
-            .collect();
-        let fused = Chain::fuse(&slots, rounding, true)?;
-        let path = self.chain(chain);
-        // Counters are read by the record: it must say what was built.
-        let planned: Vec<_> = record.spec.members.iter().map(|member| member.form).collect();
-        let order = |spec: &MemberSpec| (spec.priority, spec.entry.clone(), spec.program.clone());
-        if fused.layout().forms != planned || !record.spec.members.is_sorted_by_key(order) {
-            let why = "was planned otherwise than it is built: plan again".into();
-            return Err(Error::Pin { path: path.display().to_string(), why });
-        }
-        let pinned = pin_chain(&path, &fused, record);
-        if pinned.is_err() {
-            drop(pins::remove_directory(&path));
-        }
-        pinned
     }
 
     /// Gives the pins of a hook another name; pins that bear it already get the first.
@@ -217,7 +192,7 @@ impl Store {
         let Some(HookLink { link, .. }) = self.link(&chain.hook)? else {
             return Err(Error::os(what(), io::Error::from(io::ErrorKind::NotFound)));
         };
-        let old = self.live(&chain.hook)?.map(|(_, fd)| fd);
+        let old = self.live_program(&chain.hook)?.map(|(_, fd)| fd);
         link.update(program.as_fd(), old.as_ref().map(|fd| fd.as_fd()))
             .map_err(|e| Error::os(what(), e))
     }
@@ -247,62 +222,6 @@ impl Store {
         self.held.links().remove(hook);
         Ok(())
     }
-
-    /// Adds what a chain counted to its hook's totals, once, and unpins it.
-    ///
-    /// # Errors
-    /// The chain is live, or the kernel's answer.
-    pub fn retire_chain(&self, chain: &ChainId) -> Result<(), Error> {
-        let path = self.chain(chain);
-        let live = self.live(&chain.hook)?.map(|(sequence, _)| sequence);
-        if live == Some(chain.sequence) {
-            let why = "is the chain that runs".into();
-            return Err(Error::Pin { path: path.display().to_string(), why });
-        }
-        let mut totals = self.totals(&chain.hook);
-        // A later number than the live chain's was never attached, and has counted nothing.
-        let has_run = live.is_some_and(|live| chain.sequence < live);
-        // Without counters its removal was interrupted, and it had not run before that.
-        if has_run
-            && chain.sequence > totals.folded
-            && pins::exists(&path.join("counters"))
-            && let Some(record) = read::<ChainRecord>(&path.join("record"))
-        {
-            wait_for_packets();
-            totals.fold(chain.sequence, &record.spec, &exits(&path, &record));
-            write(&self.hook(&chain.hook).join("totals"), &totals)?;
-        }
-        pins::remove_directory(&path)
-    }
-
-    /// Unpins what is left of a hook.
-    ///
-    /// # Errors
-    /// The hook still has a link, or the kernel's answer.
-    pub fn release_hook(&self, hook: &HookId) -> Result<(), Error> {
-        let path = self.hook(hook);
-        if pins::exists(&path.join("link")) {
-            let why = "still has a link".into();
-            return Err(Error::Pin { path: path.display().to_string(), why });
-        }
-        pins::remove_directory(&path)?;
-        self.remove_if_empty(path.parent())
-    }
-
-    /// An emptied host leaves nothing behind but the root.
-    fn remove_if_empty(&self, directory: Option<&Path>) -> Result<(), Error> {
-        let mut next = directory;
-        while let Some(path) =
-            next.filter(|path| path.starts_with(&self.root) && *path != self.root)
-        {
-            if !pins::list(path)?.is_empty() {
-                break;
-            }
-            pins::remove_directory(path)?;
-            next = path.parent();
-        }
-        Ok(())
-    }
 }
 
 /// Makes the root if need be, and locks it for this process.
@@ -321,28 +240,6 @@ fn lock(root: &Path) -> Result<File, Error> {
     let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
     rustix::fs::flock(&lock, exclusive).map_err(|_| pin(IN_USE.into()))?;
     Ok(lock)
-}
-
-fn pin_chain(path: &Path, fused: &Chain, record: &ChainRecord) -> Result<(), Error> {
-    if pins::exists(path) {
-        let why = "is there already".into();
-        return Err(Error::Pin { path: path.display().to_string(), why });
-    }
-    pins::make_directory(path)?;
-    if let Some(counters) = fused.counters() {
-        kernel::pin(counters.map().as_fd(), &path.join("counters"))?;
-    }
-    write(&path.join("record"), record)?;
-    kernel::pin(fused.program(), &path.join("program"))
-}
-
-/// Waits until no packet runs through a chain that was replaced before this call. XDP programs
-/// run in RCU read-side critical sections, and this command waits for all of them.
-fn wait_for_packets() {
-    let waited = rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
-    if let Err(e) = waited {
-        tracing::debug!("membarrier: {e}; the last packets of a retired chain may go uncounted");
-    }
 }
 
 fn write<T: serde::Serialize>(path: &Path, record: &T) -> Result<(), Error> {

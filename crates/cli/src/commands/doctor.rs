@@ -5,6 +5,7 @@ use crate::client::{Client, ClientError};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::render;
+use pointsman_bpf::Places;
 use pointsman_model::api::{Check, Doctor, Health};
 use pointsman_netdev::Nics;
 use std::path::Path;
@@ -24,16 +25,16 @@ pub(super) async fn doctor(
 
 /// The same checks with this process's privileges, headed by why the node did not make them.
 fn from_here(error: &ClientError, args: &DoctorArgs) -> Doctor {
-    let mut doctor = pointsman_bpf::doctor(&args.bpffs);
-    doctor.checks.extend(interfaces());
+    let facts = pointsman_bpf::host_facts(&Places::of_host(&args.bpffs));
+    let host = pointsman_plan::examine_host(&facts);
     let node = Check {
         name: "node".into(),
         health: Health::Broken,
         found: render::text::printable(&error.to_string()),
         consequence: "the other checks were made by this command, with its own privileges".into(),
     };
-    doctor.checks.insert(0, node);
-    doctor
+    let checks = std::iter::once(node).chain(host).chain(interfaces()).collect();
+    Doctor { kernel: facts.kernel, checks }
 }
 
 fn interfaces() -> Vec<Check> {

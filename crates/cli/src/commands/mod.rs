@@ -7,6 +7,7 @@ mod drain;
 mod events;
 mod glass;
 mod inspect;
+mod leases;
 
 use crate::args::{Args, Verb};
 use crate::client::Client;
@@ -28,6 +29,10 @@ pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
         Verb::Rollback(args) => wait(glass::rollback(&client, &output, &args)),
         Verb::Generations => wait(glass::generations(&client, &output)),
         Verb::Events(args) => wait(events::events(&client, &output, &args)),
+        Verb::Instances => wait(leases::instances(&client, &output)),
+        Verb::Instance(args) => wait(leases::instance(&client, &output, args.id)),
+        Verb::Clear(args) => wait(leases::clear(&client, &output, args.id)),
+        Verb::Lcores => wait(leases::lcores(&client, &output)),
         Verb::Status => wait(status(&client, &output)),
         Verb::Counters(args) => wait(counters::counters(&client, &output, &args)),
         Verb::Inspect(args) => inspect::inspect(&output, &args),

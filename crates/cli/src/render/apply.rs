@@ -85,6 +85,7 @@ mod tests {
     fn report() -> ApplyReport {
         let after = chain(&[member("ddos", "ddos_main", 10)]);
         let step = Step::Attach(Attach {
+            dispatcher: None,
             chain: ChainId { hook: samples::hook("eth0"), sequence: 1 },
             interface_index: 2,
             mode: AttachMode::Native,
@@ -104,6 +105,7 @@ mod tests {
                 warnings: vec![samples::warning("eth0", Severity::Warning)],
                 budgets: vec![],
                 hooks: vec![HookDiff {
+                    others: vec![],
                     hook: samples::hook("eth0"),
                     change: HookChange::Attach,
                     before: None,
@@ -177,7 +179,10 @@ mod tests {
         let hook = samples::hook("eth0");
         report.plan.hooks[0].change = HookChange::Reattach;
         report.plan.hooks[0].before = report.plan.hooks[0].after.clone();
-        report.plan.steps.insert(0, Step::Detach(Detach { hook, opens_gap: true }));
+        report
+            .plan
+            .steps
+            .insert(0, Step::Detach(Detach { hook, opens_gap: true, dispatcher: None }));
         report.results.insert(0, report.results[0].clone());
         assert!(!apply(PLAIN, &report).contains("failed"));
         report.results[1].outcome = StepOutcome::Failed("eth0: no memory".into());

@@ -18,7 +18,7 @@ pub(crate) enum Failed {
 
 /// One hook's part of a plan, and of what became of it.
 pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> String {
-    let HookDiff { hook, change, before, after, mode, engine, pending } = diff;
+    let HookDiff { hook, change, before, after, mode, engine, pending, others } = diff;
     let (sign, tone, what) = match change {
         HookChange::Unchanged => (' ', Tone::Heading, "unchanged"),
         HookChange::Attach => ('+', Tone::Good, "attach a chain"),
@@ -51,6 +51,8 @@ pub(crate) fn hook(look: Look, diff: &HookDiff, failed: Option<Failed>) -> Strin
         let _ = writeln!(text, "    engine {engine}");
     }
     text += &chain(look, before.as_ref(), after.as_ref());
+    text += &super::dispatcher::slots(look, before.as_ref(), after.as_ref());
+    text += &super::dispatcher::moved(look, others);
     text
 }
 
@@ -67,7 +69,7 @@ fn running(chain: Option<&ChainSpec>) -> String {
 }
 
 fn chain(look: Look, before: Option<&ChainSpec>, after: Option<&ChainSpec>) -> String {
-    let none = ChainSpec { members: Vec::new(), frags: false };
+    let none = ChainSpec { members: Vec::new(), frags: false, slots: Vec::new() };
     let (old, new) = (before.unwrap_or(&none), after.unwrap_or(&none));
     let lines = lines(&old.members, &new.members);
     let all = || lines.iter().map(Line::member);
@@ -271,6 +273,7 @@ mod tests {
         after: Option<&[MemberSpec]>,
     ) -> String {
         let diff = HookDiff {
+            others: vec![],
             hook: samples::hook("eth0"),
             change,
             before: before.map(chain),

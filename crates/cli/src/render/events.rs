@@ -25,14 +25,16 @@ fn line(look: Look, event: &Event) -> String {
         | EventKind::Repaired
         | EventKind::BypassEnded
         | EventKind::BypassExpired
-        | EventKind::Confirmed => Tone::Good,
-        EventKind::Pending | EventKind::Unconfirmed => Tone::Warn,
+        | EventKind::Confirmed
+        | EventKind::InstanceRegistered => Tone::Good,
+        EventKind::Pending | EventKind::Unconfirmed | EventKind::InstanceEnded => Tone::Warn,
         EventKind::DocumentRefused
         | EventKind::Drifted
         | EventKind::Drained
         | EventKind::Bypassed
         | EventKind::RolledBack
-        | EventKind::Returned => Tone::Bad,
+        | EventKind::Returned
+        | EventKind::InstanceCleared => Tone::Bad,
     };
     let kind = look.paint(tone, &format!("{kind:<16}"));
     let mut text = format!("{sequence:<6}  {}  {kind}", utc(*at_unix_ms));

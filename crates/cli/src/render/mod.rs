@@ -7,11 +7,14 @@
 pub(crate) mod apply;
 pub(crate) mod counters;
 pub(crate) mod diff;
+pub(crate) mod dispatcher;
 pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod glass;
 pub(crate) mod inspect;
+pub(crate) mod instances;
+pub(crate) mod lcores;
 pub(crate) mod plan;
 pub(crate) mod preflight;
 pub(crate) mod refusal;

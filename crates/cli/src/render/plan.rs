@@ -102,7 +102,7 @@ mod tests {
                     generation: 43,
                     spec: after.clone(),
                 }),
-                Step::Swap(Swap { chain: chain(7) }),
+                Step::Swap(Swap { chain: chain(7), dispatcher: None }),
                 Step::RetireChain(RetireChain { chain: chain(6) }),
             ],
             refusals: vec![],
@@ -115,6 +115,7 @@ mod tests {
             budgets: vec![samples::budget("eth0", &[("ddos", 34_567), ("ports", 120)])],
             hooks: vec![
                 HookDiff {
+                    others: vec![],
                     hook: samples::hook("eth1"),
                     change: HookChange::Unchanged,
                     before: Some(before.clone()),
@@ -124,6 +125,7 @@ mod tests {
                     pending: None,
                 },
                 HookDiff {
+                    others: vec![],
                     hook: samples::hook("eth0"),
                     change: HookChange::Swap,
                     before: Some(before),

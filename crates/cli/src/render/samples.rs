@@ -51,7 +51,7 @@ pub(crate) fn member(name: &str, entry: &str, priority: u32) -> MemberSpec {
 }
 
 pub(crate) fn chain(members: &[MemberSpec]) -> ChainSpec {
-    ChainSpec { members: members.to_vec(), frags: false }
+    ChainSpec { members: members.to_vec(), frags: false, slots: vec![] }
 }
 
 pub(crate) fn verifier_refusal() -> Refusal {

@@ -91,6 +91,7 @@ fn hook(look: Look, status: &HookStatus) -> String {
         mode,
         generation,
         fused,
+        dispatcher,
         members,
         passed_end,
         refusals: refused,
@@ -173,7 +174,10 @@ fn hook(look: Look, status: &HookStatus) -> String {
     if !members.is_empty() {
         text += &chain(look, members);
     }
-    if fused.is_some() {
+    if let Some(dispatcher) = dispatcher {
+        text += &indent(&super::dispatcher::all(look, dispatcher), "  ");
+    }
+    if fused.is_some() || dispatcher.is_some() {
         let meaning = match members.len() {
             0 => "an empty program passes every packet",
             _ => "every program said: go on",
@@ -237,11 +241,14 @@ fn others(look: Look, foreign: &[ForeignProgram]) -> String {
     }
     let head = format!("not ours, never touched: {}", count(foreign.len(), "program"));
     let mut text = look.paint(Tone::Heading, &head) + "\n";
-    for ForeignProgram { interface, attachment, owner } in foreign {
+    for ForeignProgram { interface, attachment, owner, dispatcher } in foreign {
         let name = attachment.name.as_deref().unwrap_or("(no name)");
         let (id, mode) = (attachment.program_id, attachment.mode);
         let owner = if owner.is_empty() { "unknown" } else { owner };
         let _ = writeln!(text, "  {interface}  {mode}  id {id}  {name}  owner: {owner}");
+        if let Some(dispatcher) = dispatcher {
+            text += &indent(&super::dispatcher::all(look, dispatcher), "    ");
+        }
     }
     text
 }

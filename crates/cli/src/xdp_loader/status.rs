@@ -129,12 +129,10 @@ fn value(device: &str, attached: &Attached) -> Value {
 }
 
 fn component(component: &Component) -> Value {
-    let Component { id, name, tag, priority, actions, frags, maps, runs, run_nanoseconds, .. } =
-        component;
+    let Component { id, name, tag, priority, actions, frags, maps, .. } = component;
     json!({
         "id": id, "name": name, "tag": tag, "priority": priority,
         "chain_call_actions": actions.known(), "frags": frags, "map_ids": maps,
-        "runs": runs, "run_nanoseconds": run_nanoseconds,
     })
 }
 

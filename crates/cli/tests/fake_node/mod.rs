@@ -1,5 +1,7 @@
 //! A node that gives canned answers, and a terminal.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -4,6 +4,9 @@
 //! a value in which every name is valid and every reference resolves, or errors that each name
 //! the JSON pointer of the offending place and what was expected there.
 
+mod check;
+mod host;
+mod namespace;
 mod raw;
 mod schema;
 mod strict;
@@ -11,15 +14,15 @@ mod strict;
 use crate::{
     ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
 };
-use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use strict::Fields;
 use utoipa::ToSchema;
 
+pub use host::{AccessSpec, LcoresSpec, People};
 pub use schema::json_schema;
 
 /// The largest document, in bytes. Objects given inline count; larger ones belong in the store.
@@ -47,6 +50,10 @@ pub struct Document {
     pub namespaces: Namespaces,
     /// The interfaces by name.
     pub interfaces: BTreeMap<InterfaceId, InterfaceSpec>,
+    /// The lcores that instances lease.
+    pub lcores: LcoresSpec,
+    /// Who may have them.
+    pub access: AccessSpec,
 }
 
 /// Network namespaces and where they are found.
@@ -194,6 +201,28 @@ pub struct XdpSpec {
     pub drift: DriftPolicy,
     /// The programs, in document order.
     pub chain: Vec<ChainEntry>,
+    /// What is decided about programs of others in the same dispatcher.
+    pub others: Vec<OtherSpec>,
+}
+
+/// What an operator decides about programs that others put into the dispatcher of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherSpec {
+    /// Which programs.
+    pub which: Which,
+    /// Their priority; `None`: the one they were given.
+    pub priority: Option<u32>,
+    /// The verdicts after which the next program runs; `None`: those they were given.
+    pub actions: Option<ActionSet>,
+}
+
+/// Names programs that are not ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Which {
+    /// The whole name of its function.
+    Name(String),
+    /// The kernel's tag: 16 hexadecimal digits.
+    Tag(String),
 }
 
 /// One program's place in a chain.
@@ -207,6 +236,19 @@ pub struct ChainEntry {
     pub actions: ActionSet,
     /// Whether the verdict is acted upon.
     pub enforce: bool,
+    /// Whether it shares a slot of a dispatcher with its neighbours.
+    pub slot: SlotChoice,
+}
+
+/// How a program stands in a dispatcher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SlotChoice {
+    /// Fused with its neighbours into one slot.
+    #[default]
+    Shared,
+    /// In a slot of its own: tools that speak libxdp's protocol see it by name.
+    Own,
 }
 
 /// How several programs on one hook become one.
@@ -218,6 +260,8 @@ pub enum Engine {
     Auto,
     /// One program made of all members, attached by a BPF link.
     Fused,
+    /// A dispatcher as libxdp makes them, with a slot for each program.
+    Dispatcher,
 }
 
 /// Where in the receive path a chain is attached.
@@ -278,7 +322,7 @@ impl Document {
             vec![error(&place, e.into_inner().to_string())]
         })?;
         json.end().map_err(|e| vec![error("", e.to_string())])?;
-        check(raw)
+        check::check(raw)
     }
 
     /// Whether no chain of the document has a program.
@@ -307,190 +351,6 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 /// Escapes one token of a JSON pointer.
 fn escape(token: &str) -> String {
     token.replace('~', "~0").replace('/', "~1")
-}
-
-/// What one part of a document says about another.
-fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError>> {
-    let mut errors = Vec::new();
-    if raw.generation == 0 {
-        errors.push(error("/generation", "expected a number of at least 1"));
-    }
-    if raw.generation > MAX_GENERATION {
-        errors.push(error("/generation", format!("expected a number of at most {MAX_GENERATION}")));
-    }
-    let mut programs = BTreeMap::new();
-    for (name, Fields(program)) in raw.programs.0 {
-        match check_program(program) {
-            Ok(program) => drop(programs.insert(name, program)),
-            Err((inner, message)) => {
-                errors.push(error(&format!("/programs/{name}{inner}"), message));
-                // A placeholder, so that chains that use the name are not blamed too.
-                programs.insert(name, ProgramSpec::placeholder());
-            }
-        }
-    }
-    let mut namespaces = Namespaces::new();
-    for (name, Fields(namespace)) in raw.namespaces.0 {
-        match check_namespace(namespace) {
-            Ok(spec) => drop(namespaces.insert(name, spec)),
-            Err((inner, message)) => {
-                errors.push(error(&format!("/namespaces/{name}{inner}"), message));
-            }
-        }
-    }
-    let mut interfaces = BTreeMap::new();
-    for (name, Fields(interface)) in raw.interfaces.0 {
-        if let Some(namespace) = &name.namespace {
-            let spec = || NamespaceSpec::Name(namespace.clone());
-            namespaces.entry(namespace.clone()).or_insert_with(spec);
-        }
-        let at = format!("{}/xdp/chain", name.pointer());
-        let xdp = interface.xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
-        interfaces.insert(name, InterfaceSpec { xdp });
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let raw::SchemaVersion::V1 = raw.schema;
-    Ok(Document {
-        node: raw.node,
-        generation: raw.generation,
-        allow_empty: raw.allow_empty,
-        programs,
-        namespaces,
-        interfaces,
-    })
-}
-
-fn check_namespace(raw: raw::RawNamespace) -> Result<NamespaceSpec, (&'static str, &'static str)> {
-    /// `PATH_MAX` of `linux/limits.h`, less the terminating zero.
-    const LONGEST_PATH: usize = 4095;
-    /// `PID_MAX_LIMIT` of `linux/threads.h`.
-    const MAX_PID: u32 = 4 << 20;
-    let raw::RawNamespace { name, path, pid } = raw;
-    match (name, path, pid) {
-        (Some(name), None, None) => Ok(NamespaceSpec::Name(name)),
-        (None, Some(path), None) if path.len() > LONGEST_PATH => {
-            Err(("/path", "expected a path of at most 4095 bytes"))
-        }
-        (None, Some(path), None) if path.starts_with('/') && !path.contains('\0') => {
-            Ok(NamespaceSpec::Path(path.into()))
-        }
-        (None, Some(_), None) => Err(("/path", "expected an absolute path")),
-        (None, None, Some(pid @ 1..=MAX_PID)) => Ok(NamespaceSpec::Pid(pid)),
-        (None, None, Some(_)) => Err(("/pid", "expected a number from 1 to 4194304")),
-        _ => Err(("", "expected exactly one of `name`, `path` and `pid`")),
-    }
-}
-
-impl ProgramSpec {
-    fn placeholder() -> Self {
-        Self {
-            object: ObjectSource::Builtin(Builtin::CountingPass),
-            entry: None,
-            globals: BTreeMap::new(),
-            maps: BTreeMap::new(),
-            on_upgrade: BTreeMap::new(),
-        }
-    }
-}
-
-fn check_program(raw: raw::RawProgram) -> Result<ProgramSpec, (String, String)> {
-    let whole = |why: &str| Err((String::new(), why.to_owned()));
-    let object = match (raw.object, raw.builtin) {
-        (Some(Fields(object)), None) => {
-            check_object(object).map_err(|(at, why)| (at.to_owned(), why.to_owned()))?
-        }
-        (None, Some(builtin)) => ObjectSource::Builtin(builtin),
-        (None, None) => return whole("expected `object` or `builtin`"),
-        (Some(_), Some(_)) => return whole("expected one of `object` and `builtin`, found both"),
-    };
-    let entry = |Fields(e): Fields<raw::RawEntry>| MapEntry { key: e.key.0, value: e.value.0 };
-    let (mut maps, mut on_upgrade) = (BTreeMap::new(), BTreeMap::new());
-    for (name, Fields(map)) in raw.maps.0 {
-        if map.entries.is_none() && map.on_upgrade.is_none() {
-            let why = "expected `entries`, `on_upgrade`, or both".to_owned();
-            return Err((format!("/maps/{name}"), why));
-        }
-        if let Some(entries) = map.entries {
-            maps.insert(name.clone(), entries.into_iter().map(entry).collect());
-        }
-        on_upgrade.extend(map.on_upgrade.map(|wanted| (name, wanted)));
-    }
-    Ok(ProgramSpec {
-        object,
-        entry: raw.entry,
-        globals: raw.globals.0.into_iter().map(|(name, value)| (name, value.0)).collect(),
-        maps,
-        on_upgrade,
-    })
-}
-
-fn check_object(raw: raw::RawObject) -> Result<ObjectSource, (&'static str, &'static str)> {
-    let raw::RawObject { path, sha256, inline, url } = raw;
-    match (path, inline, url, sha256) {
-        (Some(path), None, None, hash) => {
-            if !path.starts_with('/') || path.contains('\0') {
-                return Err(("/object/path", "expected an absolute path"));
-            }
-            Ok(ObjectSource::Path(path.into(), hash))
-        }
-        (None, Some(text), None, hash) => {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(text.as_bytes())
-                .map_err(|_| ("/object/inline", "expected base64 (RFC 4648, with padding)"))?;
-            if hash.is_some_and(|hash| hash != Sha256::of(&bytes)) {
-                return Err(("/object/sha256", "differs from the hash of the inline object"));
-            }
-            Ok(ObjectSource::Inline(bytes))
-        }
-        (None, None, Some(url), Some(hash)) => {
-            if !(url.starts_with("https://") || url.starts_with("http://")) {
-                return Err(("/object/url", "expected an http or https URL"));
-            }
-            Ok(ObjectSource::Url(url, hash))
-        }
-        (None, None, Some(_), None) => {
-            Err(("/object", "expected `sha256` beside `url`: a download is checked against it"))
-        }
-        (None, None, None, Some(hash)) => Ok(ObjectSource::Stored(hash)),
-        _ => Err(("/object", "expected exactly one of `path`, `inline`, `url`, or `sha256` alone")),
-    }
-}
-
-fn check_chain(
-    raw: raw::RawXdp,
-    at: &str,
-    programs: &BTreeMap<ProgramName, ProgramSpec>,
-    errors: &mut Vec<DocumentError>,
-) -> XdpSpec {
-    if raw.chain.len() > MAX_CHAIN {
-        let found = raw.chain.len();
-        errors.push(error(at, format!("expected at most {MAX_CHAIN} programs, found {found}")));
-    }
-    let mut seen = BTreeSet::new();
-    let mut chain = Vec::with_capacity(raw.chain.len());
-    for (index, Fields(entry)) in raw.chain.into_iter().enumerate() {
-        let place = format!("{at}/{index}/program");
-        if !programs.contains_key(&entry.program) {
-            let message =
-                format!("expected a name from /programs, found {:?}", entry.program.as_str());
-            errors.push(error(&place, message));
-        } else if !seen.insert(entry.program.clone()) {
-            let message = format!(
-                "{:?} is in this chain already; to run an object twice, give it a second name",
-                entry.program.as_str()
-            );
-            errors.push(error(&place, message));
-        }
-        chain.push(ChainEntry {
-            program: entry.program,
-            priority: entry.priority,
-            actions: entry.chain_call_actions,
-            enforce: entry.enforce,
-        });
-    }
-    XdpSpec { engine: raw.engine, mode: raw.mode, drift: raw.drift, chain }
 }
 
 #[cfg(test)]

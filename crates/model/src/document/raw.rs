@@ -1,8 +1,9 @@
 //! The document as it is written. The published JSON Schema is made from these types, and so is
 //! the refusal of unknown fields; what one field says about another is checked in the parent.
 
+use super::host::{RawAccess, RawLcores};
 use super::strict::{Fields, StrictValue, UniqueMap};
-use super::{Builtin, DriftPolicy, Engine, Mode, OnUpgrade};
+use super::{Builtin, DriftPolicy, Engine, Mode, OnUpgrade, SlotChoice};
 use crate::{
     ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
 };
@@ -41,6 +42,14 @@ pub(super) struct RawDocument {
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, RawInterface>)]
     pub(super) interfaces: UniqueMap<InterfaceId, Fields<RawInterface>>,
+    /// The lcores that instances lease.
+    #[serde(default)]
+    #[schema(value_type = Option<RawLcores>)]
+    pub(super) lcores: Option<Fields<RawLcores>>,
+    /// Who may have them.
+    #[serde(default)]
+    #[schema(value_type = Option<RawAccess>)]
+    pub(super) access: Option<Fields<RawAccess>>,
     #[serde(default, deserialize_with = "not_yet", rename = "companions")]
     #[schema(ignore)]
     _companions: (),
@@ -177,6 +186,28 @@ pub(super) struct RawXdp {
     /// An empty list keeps an empty program attached, so that filling it again is one swap.
     #[schema(value_type = Vec<RawChainEntry>)]
     pub(super) chain: Vec<Fields<RawChainEntry>>,
+    /// What is decided about programs that others put beside ours, whatever their authors and
+    /// loaders say. A program of theirs that is not listed keeps what it was given.
+    #[serde(default)]
+    #[schema(value_type = Vec<RawOther>)]
+    pub(super) others: Vec<Fields<RawOther>>,
+}
+
+/// A decision about programs of others in the dispatcher. Exactly one of `name` and `tag`, and at
+/// least one of `priority` and `chain_call_actions`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = OtherProgram)]
+pub(super) struct RawOther {
+    /// The name of the program's function, as `xdp-loader status` shows it.
+    pub(super) name: Option<String>,
+    /// The kernel's tag of the program, as `xdp-loader status` shows it.
+    #[schema(pattern = "^[0-9a-f]{16}$")]
+    pub(super) tag: Option<String>,
+    /// Its priority: the lowest runs first.
+    pub(super) priority: Option<u32>,
+    /// The verdicts after which the next program runs.
+    pub(super) chain_call_actions: Option<ActionSet>,
 }
 
 /// One program's place in a chain.
@@ -199,9 +230,11 @@ pub(super) struct RawChainEntry {
     #[serde(default = "default_enforce")]
     #[schema(default = true)]
     pub(super) enforce: bool,
-    #[serde(default, deserialize_with = "not_yet", rename = "slot")]
-    #[schema(ignore)]
-    _slot: (),
+    /// Whether it shares a slot of a dispatcher with its neighbours. Where there is no dispatcher
+    /// it makes no difference.
+    #[serde(default)]
+    #[schema(default = "shared")]
+    pub(super) slot: SlotChoice,
 }
 
 /// The orchestrator's default, whatever the object suggests (libxdp's is the same number).

@@ -109,11 +109,7 @@ fn unknown_fields_and_wrong_types_are_named_with_their_place() {
             json!("offload"),
             "/interfaces/eth0/xdp/mode: unknown variant",
         ),
-        (
-            "/interfaces/eth0/xdp/engine",
-            json!("dispatcher"),
-            "/interfaces/eth0/xdp/engine: unknown",
-        ),
+        ("/interfaces/eth0/xdp/engine", json!("bpfman"), "/interfaces/eth0/xdp/engine: unknown"),
         (
             "/interfaces/eth0/xdp/chain/1/priority",
             json!(-1),
@@ -149,16 +145,51 @@ fn a_key_given_twice_is_refused_at_every_level() {
 
 #[test]
 fn sections_that_are_not_acted_on_are_refused_by_name() {
-    for pointer in [
-        "/companions",
-        "/interfaces/eth1/tc",
-        "/interfaces/eth1/queues",
-        "/interfaces/eth1/flows",
-        "/interfaces/eth0/xdp/chain/0/slot",
-    ] {
+    for pointer in
+        ["/companions", "/interfaces/eth1/tc", "/interfaces/eth1/queues", "/interfaces/eth1/flows"]
+    {
         let wanted = format!("{pointer}: this version does not act on this section");
         refused(&with(pointer, json!({})), &wanted);
     }
+}
+
+#[test]
+fn what_needs_a_dispatcher_is_refused_where_there_can_be_none() {
+    refused(
+        &with("/interfaces/eth0/xdp/chain/0/slot", json!("own")),
+        "/interfaces/eth0/xdp/chain/0/slot: ",
+    );
+    let others = json!([{"name": "xdp_drop", "priority": 3}]);
+    refused(&with("/interfaces/eth0/xdp/others", others.clone()), "/interfaces/eth0/xdp/others: ");
+    let mut document = with("/interfaces/eth0/xdp/others", others);
+    document["interfaces"]["eth0"]["xdp"]["engine"] = json!("auto");
+    document["interfaces"]["eth0"]["xdp"]["chain"][0]["slot"] = json!("own");
+    let document = Document::parse(document.to_string().as_bytes()).unwrap();
+    let xdp = document.interfaces[&"eth0".parse().unwrap()].xdp.as_ref().unwrap();
+    assert_eq!((xdp.chain[0].slot, xdp.chain[1].slot), (SlotChoice::Own, SlotChoice::Shared));
+    let which = Which::Name("xdp_drop".into());
+    assert_eq!(xdp.others, [OtherSpec { which, priority: Some(3), actions: None }]);
+}
+
+#[test]
+fn a_decision_about_others_names_them_once_and_says_something() {
+    let at = "/interfaces/eth0/xdp/others";
+    for (others, place) in [
+        (json!([{"name": "a"}]), "0: "),
+        (json!([{"priority": 1}]), "0: "),
+        (json!([{"name": "a", "tag": "0123456789abcdef", "priority": 1}]), "0: "),
+        (json!([{"tag": "0123456789ABCDEF", "priority": 1}]), "0/tag: "),
+        (json!([{"tag": "0123", "priority": 1}]), "0/tag: "),
+        (json!([{"name": "two words", "priority": 1}]), "0/name: "),
+        (json!([{"name": "", "priority": 1}]), "0/name: "),
+        (json!([{"name": "a", "priority": 1}, {"name": "a", "priority": 2}]), "1: "),
+        (json!([{"name": "a", "priority": -1}]), "0/priority: "),
+        (json!([{"name": "a", "prio": 1}]), "0/prio: "),
+    ] {
+        refused(&with(at, others), &format!("{at}/{place}"));
+    }
+    let many: Vec<_> = (0..65).map(|n| json!({"name": format!("p{n}"), "priority": n})).collect();
+    refused(&with(at, json!(many)), &format!("{at}: expected at most 64"));
 }
 
 #[test]

@@ -3,13 +3,13 @@
 
 use super::outcome;
 use super::{Engine, LastPlan, Request};
-use crate::host::{Kernel, KernelError, Objects, Scope};
+use crate::host::{Kernel, Objects, Scope};
 use crate::problem;
 use crate::renamed::renames;
 use crate::resolve::{Origin, Resolved, Resolver};
 use crate::state::{Edition, State};
 use pointsman_model::api::{
-    ApplyOutcome, ApplyReport, DrainReport, Problem, ProblemKind, StepOutcome, StepResult,
+    ApplyOutcome, ApplyReport, DrainReport, Problem, StepOutcome, StepResult,
 };
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
@@ -145,7 +145,8 @@ impl Engine {
 
     /// Removes all that is ours.
     pub(super) fn drain(&mut self) -> Result<DrainReport, Problem> {
-        let observed = self.observe(&Scope::default())?;
+        let scope = self.last.scope.clone();
+        let observed = self.observe(&scope)?;
         let mut failures = Vec::new();
         // First, so that a start after a crash does not attach again. An operator who breaks the
         // glass on a host with a full disk must get what he asked for all the same.
@@ -165,6 +166,12 @@ impl Engine {
         let plan = plan::drain(&observed);
         let (results, _) = self.carry_out(&plan, &Resolved::default(), Instant::now());
         failures.extend(outcome::failures(&plan, &results).into_iter().map(|r| r.message));
+        // What runs where nobody can look.
+        let stays = plan.hooks.iter().filter(|diff| diff.after.is_some()).map(|diff| &diff.hook);
+        let stays: BTreeSet<_> = stays.collect();
+        let told =
+            plan.notes.iter().filter(|note| note.hook.as_ref().is_some_and(|h| stays.contains(h)));
+        failures.extend(told.map(|note| note.message.clone()));
         self.last = LastPlan::default();
         self.drifts.forget();
         self.seen = None;
@@ -308,7 +315,9 @@ impl Engine {
         let store = &self.objects;
         let read = |hash: &Sha256| store.read(hash).map_err(|error| error.to_string());
         let Resolved { facts, namespaces, .. } = resolved;
-        let objects = Objects { programs: &programs, facts, namespaces, read: &read };
+        let mut namespaces = namespaces.clone();
+        self.add(plan.hooks.iter().map(|diff| &diff.hook), &mut namespaces);
+        let objects = Objects { programs: &programs, facts, namespaces: &namespaces, read: &read };
         let kernel = self.kernel.as_mut();
         let mut host = KernelHost { kernel, objects, start, visible: Duration::ZERO };
         let results = plan::carry_out(plan, &mut host, &mut || start.elapsed());
@@ -367,13 +376,6 @@ impl Engine {
         if let Err(error) = self.state.collect(&self.objects, &running.collect()) {
             tracing::warn!(%error, "cannot remove what is not needed any more");
         }
-    }
-
-    pub(super) fn observe(&mut self, scope: &Scope) -> Result<Observed, Problem> {
-        self.kernel.observe(scope).map_err(|KernelError(why)| {
-            let title = format!("cannot observe the host: {why}; nothing was changed");
-            problem::plain(ProblemKind::Internal, 500, title)
-        })
     }
 }
 

@@ -61,6 +61,9 @@ impl Engine {
             .map_err(|problem| problem.title)?;
         let scope = Scope::of(&document);
         let observed = self.observe(&scope).map_err(|problem| problem.title)?;
+        if let Some(before) = &before {
+            self.clean_after(&before.world, &observed);
+        }
         let plan = self.make_plan(&document, &resolved, &observed, Options::default());
         let verdict = self.judge(&document, &plan, &observed, now);
         self.drifts.settle(&plan, &observed);
@@ -87,7 +90,9 @@ impl Engine {
         if seen.until.is_some_and(|until| until <= now) {
             return Ok(false);
         }
-        let observed = self.kernel.observe(&self.last.scope).map_err(|error| error.to_string())?;
+        let scope = self.last.scope.clone();
+        let observed = self.see(&scope).map_err(|error| error.to_string())?;
+        let Some(seen) = &self.seen else { return Ok(false) };
         Ok(relevant(observed, &self.last.wanted) == seen.world)
     }
 

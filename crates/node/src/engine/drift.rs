@@ -146,7 +146,13 @@ impl Engine {
         for diff in &plan.hooks {
             let hook = &diff.hook;
             let settled = self.drifts.settled.get(hook);
-            let Some(kind) = settled.and_then(|settled| drift(hook, *settled, observed)) else {
+            let kind = settled.and_then(|settled| {
+                // Nothing else than somebody in the dispatcher makes a plan for what was in order.
+                let rearranged = settled.dispatcher && diff.change == HookChange::Swap;
+                let rearranged = rearranged.then_some(DriftKind::Rearranged);
+                drift(hook, *settled, observed).or(rearranged)
+            });
+            let Some(kind) = kind else {
                 if matches!(diff.change, HookChange::Unchanged | HookChange::Refused)
                     && let Some(found) = self.drifts.found.get_mut(hook)
                 {
@@ -257,11 +263,14 @@ impl Plight {
 
 fn what(kind: DriftKind) -> &'static str {
     match kind {
-        DriftKind::Detached => "somebody detached our link",
+        DriftKind::Detached => "somebody detached what was attached here",
         DriftKind::Replaced => "somebody made our link run another program",
         DriftKind::Displaced => "a program that is not ours is attached where ours was",
         DriftKind::Unpinned => "somebody removed pins of the chain or of its link",
         DriftKind::MapsUnpinned => "somebody removed pinned maps of the chain's programs",
+        DriftKind::Rearranged => {
+            "somebody changed the dispatcher, and its programs are not as the document wants them"
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{BypassRequest, EventQuery, GenerationRequest};
 use crate::problem;
 use pointsman_model::api::{ApplyReport, Doctor, DrainReport, Problem};
+use pointsman_model::event::EventKind;
 use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations, RollbackReport};
 use pointsman_model::plan::Plan;
 use pointsman_model::status::{Counters, Status};
@@ -43,6 +44,8 @@ pub enum Message {
     Generations(Reply<Generations>),
     /// What happened.
     Events(EventQuery, Reply<EventPage>),
+    /// Something happened elsewhere in the daemon: for the event log.
+    Happened(EventKind, String),
     /// What this host can do.
     Doctor(Reply<Doctor>),
     /// End. Everything stays attached.

@@ -8,12 +8,14 @@ mod adopt;
 mod apply;
 mod check;
 mod deadline;
+mod dispatcher;
 mod drift;
 mod follow;
 mod glass;
 mod last;
 mod message;
 mod outcome;
+mod reach;
 mod rollback;
 mod schedule;
 mod status;
@@ -234,6 +236,8 @@ impl Engine {
         }
         // What an apply that was cut off left on disk.
         self.collect();
+        // And what interfaces left that went while nobody looked.
+        self.kernel.clean_dispatchers(None);
         self.document_changed(true);
     }
 
@@ -275,6 +279,7 @@ impl Engine {
             }
             Message::Generations(reply) => drop(reply.send(Ok(self.generations()))),
             Message::Events(query, reply) => self.tell_events(query, reply),
+            Message::Happened(kind, message) => self.event(kind, None, &message),
             Message::Doctor(reply) => drop(reply.send(Ok(self.doctor()))),
             Message::Stop => {}
         }

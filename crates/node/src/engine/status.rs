@@ -33,6 +33,7 @@ impl Engine {
             self.last.wanted.iter().chain(observed.hooks.keys()).cloned().collect();
         let hooks =
             hooks.into_iter().map(|hook| self.hook_status(hook, &observed, &mut notes)).collect();
+        let foreign = self.foreign(&observed);
         let state = self.state.state();
         let of_no_hook = self.last.refusals.iter().filter(|refusal| refusal.hook.is_none());
         Ok(Status {
@@ -47,7 +48,7 @@ impl Engine {
             document: self.document.display().to_string(),
             refused_document: self.refused.clone(),
             hooks,
-            foreign: foreign(&observed),
+            foreign,
             refusals: of_no_hook.cloned().collect(),
             notes,
             warnings: self.warnings(),
@@ -134,6 +135,12 @@ impl Engine {
             note(format!("cannot read the program on {hook}: {error}"));
             None
         });
+        let dispatcher = match (interface, link) {
+            (Some(interface), Some(link)) if link.is_dispatcher() => {
+                self.dispatcher_status(interface, pins)
+            }
+            _ => None,
+        };
         let diff = self.last.hooks.iter().find(|diff| diff.hook == hook);
         let refusals: Vec<Refusal> = (self.last.refusals.iter())
             .filter(|refusal| refusal.hook.as_ref() == Some(&hook))
@@ -162,6 +169,7 @@ impl Engine {
             ));
         }
         HookStatus {
+            dispatcher,
             interface_index: index,
             up: interface.map(|interface| interface.up),
             state,
@@ -214,6 +222,19 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// The programs on interfaces that are not ours, with what they run.
+    fn foreign(&mut self, observed: &Observed) -> Vec<ForeignProgram> {
+        let mut all = foreign(observed);
+        for foreign in &mut all {
+            let interface = observed.interfaces.get(&foreign.interface);
+            let dispatcher = interface.and_then(|it| self.dispatcher_status(it, None));
+            foreign.dispatcher = dispatcher;
+        }
+        all
+    }
+}
+
 /// The programs on interfaces that are not ours.
 fn foreign(observed: &Observed) -> Vec<ForeignProgram> {
     let foreign = |(name, interface): (&InterfaceId, &ObservedInterface)| {
@@ -224,13 +245,13 @@ fn foreign(observed: &Observed) -> Vec<ForeignProgram> {
             return None;
         }
         let owner = owner(attachment.name.as_deref()).to_owned();
-        Some(ForeignProgram { interface: name.clone(), attachment, owner })
+        Some(ForeignProgram { interface: name.clone(), attachment, owner, dispatcher: None })
     };
     observed.interfaces.iter().filter_map(foreign).collect()
 }
 
 /// Guesses by its name whose a program is. The kernel cuts names to 15 characters.
-fn owner(name: Option<&str>) -> &'static str {
+pub(super) fn owner(name: Option<&str>) -> &'static str {
     const KNOWN: [(&str, &str); 7] = [
         ("xdp_dispatcher", "libxdp or bpfman"),
         ("xsk_def_", "libxdp (AF_XDP default program)"),
@@ -265,6 +286,7 @@ mod tests {
             up: true,
             attached,
             nic: NicFacts::default(),
+            dispatcher: None,
         }
     }
 
@@ -272,7 +294,7 @@ mod tests {
     fn only_what_our_link_runs_is_ours() {
         let name = |text: &str| text.parse::<InterfaceId>().unwrap();
         let link = |program_id, interface_index| ObservedHook {
-            link: Some(ObservedLink { program_id, interface_index, pinned: true }),
+            link: Some(ObservedLink { program_id, interface_index, pinned: true, slots: None }),
             ..ObservedHook::default()
         };
         let mut observed = Observed::default();
@@ -292,7 +314,8 @@ mod tests {
     fn a_chain_on_a_renamed_interface_stays_ours() {
         let mut observed = Observed::default();
         observed.interfaces.insert("new".parse().unwrap(), interface(Some(7)));
-        let link = Some(ObservedLink { program_id: 7, interface_index: 3, pinned: true });
+        let link =
+            Some(ObservedLink { program_id: 7, interface_index: 3, pinned: true, slots: None });
         let pins = ObservedHook { link, ..ObservedHook::default() };
         observed.hooks.insert(HookId::xdp("old".parse::<InterfaceId>().unwrap()), pins);
         assert_eq!(foreign(&observed), []);

@@ -10,7 +10,7 @@ use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{
     EntryName, Fingerprint, HookId, InterfaceId, NamespaceName, ProgramName, Verdicts,
 };
-use pointsman_node::host::{Kernel, KernelError, Objects, Scope};
+use pointsman_node::host::{Kernel, KernelError, Objects, RunCount, Scope};
 use pointsman_plan::{Caps, Host as _};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,18 @@ impl Kernel for TestKernel {
                 verified_instructions: 2,
             }
         }))
+    }
+
+    fn run_count(&mut self, id: u32) -> Option<RunCount> {
+        Some(RunCount { runs: id.into(), nanoseconds: 10 })
+    }
+
+    fn run_statistics(&self) -> bool {
+        true
+    }
+
+    fn clean_dispatchers(&mut self, _interface_index: Option<u32>) {
+        // The simulator has no pins of dispatchers.
     }
 
     fn builtin(&self, builtin: Builtin) -> &'static [u8] {

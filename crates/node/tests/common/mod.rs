@@ -183,6 +183,7 @@ impl TestHost {
             Runs::Chain(spec, _) => spec.members.iter().map(|m| m.program.to_string()).collect(),
             Runs::Nothing => vec![],
             Runs::Foreign(id) => vec![format!("foreign {id}")],
+            Runs::Others(ids) => ids.iter().map(|id| format!("other {id}")).collect(),
         }
     }
 

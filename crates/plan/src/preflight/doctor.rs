@@ -4,7 +4,7 @@ use super::drivers::{Buffer, Driver, Effect, Merging, driver, one_buffer};
 use crate::chain::list;
 use pointsman_model::InterfaceId;
 use pointsman_model::api::{Check, Health};
-use pointsman_model::nic::{Channels, Peer};
+use pointsman_model::nic::{Channels, Offload, Peer};
 use pointsman_model::observed::ObservedInterface;
 use std::collections::BTreeMap;
 
@@ -28,6 +28,7 @@ pub fn examine(
             true => "nothing is in a chain's way".to_owned(),
             false => consequences.join("; "),
         };
+        let consequence = [vec![consequence], sockets_and_flows(interface)].concat().join("; ");
         alike.entry((limited, found(interface), consequence)).or_default().push(name);
     }
     let check = |((limited, found, consequence), names): ((bool, String, String), Vec<_>)| Check {
@@ -84,7 +85,16 @@ fn found(interface: &ObservedInterface) -> String {
     });
     parts.push(format!("MTU {}", interface.mtu));
     parts.extend(nic.channels.and_then(queues));
+    parts.extend(nic.offloads.map(|offloads| ntuple(offloads.ntuple).to_owned()));
     parts.join("; ")
+}
+
+fn ntuple(Offload { on, changeable }: Offload) -> &'static str {
+    match (on, changeable) {
+        (true, _) => "ntuple on",
+        (false, true) => "ntuple off",
+        (false, false) => "no ntuple",
+    }
 }
 
 fn queues(channels: Channels) -> Option<String> {
@@ -134,6 +144,31 @@ fn in_the_way(interface: &ObservedInterface, page_size: u32) -> Vec<String> {
             }
         }
     }
+    all
+}
+
+/// What AF_XDP sockets and flow rules can have there.
+fn sockets_and_flows(interface: &ObservedInterface) -> Vec<String> {
+    let mut all = Vec::new();
+    let features = interface.nic.xdp.filter(|features| features.basic);
+    if let Some(features) = features {
+        if !features.redirect {
+            all.push("no program can redirect from here".to_owned());
+        }
+        all.push(match features.xsk_zerocopy {
+            true => "AF_XDP sockets share memory with the card".to_owned(),
+            false => "AF_XDP sockets get copies".to_owned(),
+        });
+    }
+    all.extend(interface.nic.offloads.map(|offloads| {
+        match (offloads.ntuple.on, offloads.ntuple.changeable) {
+            (true, _) => "rules can send flows to queues".to_owned(),
+            (false, true) => {
+                "rules can send flows to queues after `ethtool -K DEV ntuple on`".to_owned()
+            }
+            (false, false) => "no rule can send a flow to a queue".to_owned(),
+        }
+    }));
     all
 }
 

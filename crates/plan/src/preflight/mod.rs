@@ -7,9 +7,11 @@
 
 mod doctor;
 mod drivers;
+mod host;
 mod rules;
 
 pub use doctor::{examine, unseen};
+pub use host::examine_host;
 
 use crate::Caps;
 use crate::catalog::Catalog;

@@ -44,9 +44,18 @@ impl Host for Simulator {
             }
             Step::SetMapEntries(step) => self.set_map_entries(step),
             Step::BuildChain(step) => self.build_chain(step),
-            Step::Attach(step) => self.attach(step),
-            Step::Swap(step) => self.swap(step),
-            Step::Detach(step) => self.detach(step),
+            Step::Attach(step) => match &step.dispatcher {
+                Some(place) => self.dispatch(&step.chain, place, Some(step.mode)),
+                None => self.attach(step),
+            },
+            Step::Swap(step) => match &step.dispatcher {
+                Some(place) => self.dispatch(&step.chain, place, None),
+                None => self.swap(step),
+            },
+            Step::Detach(step) => match &step.dispatcher {
+                Some(place) => self.withdraw(&step.hook, place),
+                None => self.detach(step),
+            },
             Step::RetireChain(step) => self.retire_chain(step),
             Step::ReleaseHook(step) => self.release_hook(step),
             Step::ReleaseProgram(step) => self.release_program(step),
@@ -72,20 +81,22 @@ impl Simulator {
                 self.fill_map(&load, &step.map, None);
             }
             Step::RetireChain(step) => {
+                let live = self.live(&step.chain.hook);
                 if let Some(hook) = self.hooks.get_mut(&step.chain.hook)
                     && let Some(chain) = hook.chains.get_mut(&step.chain.sequence)
                 {
                     *chain = Chain::default();
-                    hook.fold(step.chain.sequence);
+                    hook.fold(step.chain.sequence, live);
                 }
             }
-            Step::Attach(step) => {
+            Step::Attach(step) if step.dispatcher.is_none() => {
                 // The new link ends with the process, and the old one is unpinned already.
                 if let Some(hook) = self.hooks.get_mut(&step.chain.hook) {
                     hook.link = None;
                 }
             }
-            Step::RenameHook(_)
+            Step::Attach(_)
+            | Step::RenameHook(_)
             | Step::PinLink(_)
             | Step::PinMaps(_)
             | Step::PrepareProgram(_)
@@ -156,9 +167,20 @@ impl Simulator {
         if id.sequence <= last {
             self.violations.push(format!("chain {id} is built after #{last}"));
         }
-        self.last_program_id += 1;
+        let mut next = || {
+            self.last_program_id += 1;
+            self.last_program_id
+        };
+        let slots: Vec<u32> = spec.slots.iter().map(|_| next()).collect();
+        let program_id = slots.is_empty().then(next);
+        if spec.slots.iter().map(|slot| slot.members).sum::<usize>() != spec.members.len()
+            && !slots.is_empty()
+        {
+            self.violations.push(format!("slots of {id} do not have all its members"));
+        }
         let chain = Chain {
-            program_id: Some(self.last_program_id),
+            program_id,
+            slots,
             record: Some(ChainRecord { generation: *generation, spec: spec.clone() }),
             loaded: Some(Loaded { spec: spec.clone(), maps, map_ids }),
             ran: false,
@@ -183,7 +205,7 @@ impl Simulator {
     }
 
     fn attach(&mut self, step: &Attach) -> Result<(), String> {
-        let Attach { chain: id, interface_index, mode } = step;
+        let Attach { chain: id, interface_index, mode, .. } = step;
         let name = &id.hook.interface;
         let (program_id, runs) = self.built(id)?;
         let interface = self
@@ -193,7 +215,8 @@ impl Simulator {
             .ok_or_else(|| {
                 format!("interface {name} (index {interface_index}) is gone (ENODEV)")
             })?;
-        if interface.foreign.is_some() || self.link_on(*interface_index).is_some() {
+        let taken = interface.foreign.is_some() || interface.dispatcher.is_some();
+        if taken || self.link_on(*interface_index).is_some() {
             return Err(format!("interface {name} carries a program already (EBUSY)"));
         }
         if *mode == AttachMode::Native && !interface.runs_native() {
@@ -239,19 +262,20 @@ impl Simulator {
 
     fn retire_chain(&mut self, step: &RetireChain) -> Result<(), String> {
         let id = &step.chain;
+        let live = self.live(&id.hook);
         let hook = self.hook(&id.hook)?;
         let Some(chain) = hook.chains.get(&id.sequence) else {
             return Err(format!("chain {id} does not exist (ENOENT)"));
         };
-        let running = hook.link.as_ref().map(|link| link.program_id);
-        if running.is_some() && chain.program_id == running {
+        if live == Some(id.sequence) {
             self.violations.push(format!("retire of {id}, which runs"));
             return Err(format!("chain {id} is running"));
         }
         // Counters are of use as long as a chain runs on the hook.
-        let counted = chain.ran && running.is_some();
+        let running = hook.link.is_some() || live.is_some();
+        let counted = chain.ran && running;
         hook.chains.remove(&id.sequence);
-        if !hook.fold(id.sequence) && counted {
+        if !hook.fold(id.sequence, live) && counted {
             self.violations.push(format!("retire of {id} loses its counters"));
         }
         Ok(())
@@ -259,6 +283,7 @@ impl Simulator {
 
     fn release_hook(&mut self, step: &ReleaseHook) -> Result<(), String> {
         let hook = self.hook(&step.hook)?;
+        // Slots of ours are known by the pins of their chains alone.
         if hook.link.is_some() || !hook.chains.is_empty() {
             return Err(format!("hook {} is not empty (ENOTEMPTY)", step.hook));
         }
@@ -268,20 +293,20 @@ impl Simulator {
 
     fn release_program(&mut self, step: &ReleaseProgram) -> Result<(), String> {
         let load = (step.program.clone(), step.fingerprint.clone());
-        let links = self.hooks.values().filter_map(|hook| hook.link.as_ref());
-        let mut running = links.flat_map(|link| &link.runs.spec.members);
-        if running.any(|m| (&m.program, &m.fingerprint) == (&load.0, &load.1)) {
+        let is_it = |m: &MemberSpec| (&m.program, &m.fingerprint) == (&load.0, &load.1);
+        let runs = self.running().flat_map(|runs| &runs.spec.members).any(is_it);
+        if runs {
             self.violations.push(format!("release of program {}, which runs", step.program));
         }
         let gone = self.programs.remove(&load);
         gone.map(drop).ok_or_else(|| format!("program {} is not pinned (ENOENT)", step.program))
     }
 
-    fn hook(&mut self, hook: &HookId) -> Result<&mut Hook, String> {
+    pub(super) fn hook(&mut self, hook: &HookId) -> Result<&mut Hook, String> {
         self.hooks.get_mut(hook).ok_or_else(|| format!("hook {hook} has no pins (ENOENT)"))
     }
 
-    fn mark_run(&mut self, id: &ChainId) {
+    pub(super) fn mark_run(&mut self, id: &ChainId) {
         let chains = self.hooks.get_mut(&id.hook).map(|hook| &mut hook.chains);
         if let Some(chain) = chains.and_then(|chains| chains.get_mut(&id.sequence)) {
             chain.ran = true;
@@ -298,12 +323,8 @@ impl Simulator {
 impl Hook {
     /// Adds a chain's counters to the totals: once, in order, and never those of a chain that is
     /// later than the one that runs.
-    fn fold(&mut self, sequence: Sequence) -> bool {
-        let running = self.link.as_ref().map(|link| link.program_id);
-        let live = self.chains.iter().find(|(_, chain)| chain.program_id == running);
-        let folds = sequence > self.folded
-            && running.is_some()
-            && live.is_some_and(|(&live, _)| sequence < live);
+    fn fold(&mut self, sequence: Sequence, live: Option<Sequence>) -> bool {
+        let folds = sequence > self.folded && live.is_some_and(|live| sequence < live);
         if folds {
             self.folded = sequence;
         }
@@ -312,7 +333,7 @@ impl Hook {
 }
 
 impl Interface {
-    fn runs_native(&self) -> bool {
+    pub(super) fn runs_native(&self) -> bool {
         !self.loopback && self.native_xdp != Some(false)
     }
 }

@@ -139,9 +139,8 @@ impl Simulator {
     /// Frees the maps that nothing has any more.
     pub(super) fn free_maps(&mut self) {
         let pinned = self.programs.values().flat_map(|program| program.maps.values());
-        let links = self.hooks.values().filter_map(|hook| hook.link.as_ref());
         let chains = self.hooks.values().flat_map(|hook| hook.chains.values());
-        let loaded = links.map(|link| &link.runs).chain(chains.filter_map(|c| c.loaded.as_ref()));
+        let loaded = self.running().chain(chains.filter_map(|chain| chain.loaded.as_ref()));
         let used: BTreeSet<u32> = pinned
             .filter_map(Pinned::id)
             .chain(loaded.flat_map(|Loaded { map_ids, .. }| map_ids).copied())

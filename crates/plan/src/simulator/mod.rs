@@ -4,11 +4,13 @@
 //! daemon and tests run without privileges. It can fail a step or crash in the middle of one, and
 //! it writes down as [`Simulator::violations`] what a correct planner never asks for.
 
+mod dispatcher;
 mod execute;
 mod maps;
 
 pub use self::maps::Contents;
 
+use self::dispatcher::Dispatcher;
 use crate::catalog::Load;
 use pointsman_model::chain::{ChainRecord, ChainSpec, Sequence};
 use pointsman_model::nic::NicFacts;
@@ -63,7 +65,9 @@ pub enum Runs<'a> {
     Nothing,
     /// A program that is not ours.
     Foreign(u32),
-    /// A chain of ours, and where it is attached.
+    /// A dispatcher without a whole chain of ours: the programs of others in it.
+    Others(BTreeSet<u32>),
+    /// A chain of ours, and where it is attached. Programs of others may run beside its slots.
     Chain(&'a ChainSpec, AttachMode),
 }
 
@@ -76,6 +80,7 @@ struct Interface {
     mtu: u32,
     nic: NicFacts,
     foreign: Option<Attachment>,
+    dispatcher: Option<Dispatcher>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -83,6 +88,8 @@ struct Hook {
     link: Option<Link>,
     chains: BTreeMap<Sequence, Chain>,
     folded: Sequence,
+    /// Programs that the daemon remembers it put into slots.
+    held: BTreeSet<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -106,6 +113,7 @@ struct Loaded {
 #[derive(Debug, Clone, Default)]
 struct Chain {
     program_id: Option<u32>,
+    slots: Vec<u32>,
     record: Option<ChainRecord>,
     loaded: Option<Loaded>,
     /// Whether packets ever ran through it, so that it has counters worth keeping.
@@ -157,6 +165,7 @@ impl Simulator {
             mtu: 1500,
             nic: NicFacts::default(),
             foreign: None,
+            dispatcher: None,
         };
         self.interfaces.insert(name.clone(), interface);
         index
@@ -223,7 +232,7 @@ impl Simulator {
         self.last_program_id += 1;
         link.program_id = self.last_program_id;
         link.runs = Loaded {
-            spec: ChainSpec { members: Vec::new(), frags: false },
+            spec: ChainSpec { members: Vec::new(), frags: false, slots: Vec::new() },
             maps: vec![],
             map_ids: vec![],
         };
@@ -242,7 +251,8 @@ impl Simulator {
             return None;
         }
         let program_id = self.last_program_id + 1;
-        let interface = self.interfaces.get_mut(name).filter(|i| i.foreign.is_none())?;
+        let vacant = |i: &&mut Interface| i.foreign.is_none() && i.dispatcher.is_none();
+        let interface = self.interfaces.get_mut(name).filter(vacant)?;
         interface.foreign = Some(Attachment { program_id, name: Some(program.to_owned()), mode });
         self.last_program_id = program_id;
         Some(program_id)
@@ -288,7 +298,10 @@ impl Simulator {
         self.crashed = false;
         for hook in self.hooks.values_mut() {
             hook.link.take_if(|link| !link.pinned);
+            // Its first look finds what is pinned.
+            hook.held = hook.chains.values().flat_map(|chain| &chain.slots).copied().collect();
         }
+        self.forget_slots();
     }
 
     /// What was asked for that a correct planner never asks for.
@@ -304,6 +317,12 @@ impl Simulator {
         if let Some(foreign) = &interface.foreign {
             return Runs::Foreign(foreign.program_id);
         }
+        if let Some(dispatcher) = &interface.dispatcher {
+            return match dispatcher.whole() {
+                Some(runs) => Runs::Chain(&runs.spec, dispatcher.mode),
+                None => Runs::Others(dispatcher.others()),
+            };
+        }
         match self.link_on(interface.index) {
             Some(link) => Runs::Chain(&link.runs.spec, link.mode),
             None => Runs::Nothing,
@@ -313,8 +332,10 @@ impl Simulator {
     /// Whether every member of the chain on an interface uses the maps that are pinned for it.
     #[must_use]
     pub fn uses_pinned_maps(&self, name: &InterfaceId) -> bool {
-        let link = self.interfaces.get(name).and_then(|interface| self.link_on(interface.index));
-        link.is_none_or(|Link { runs: Loaded { spec, maps, .. }, .. }| {
+        let Some(interface) = self.interfaces.get(name) else { return true };
+        let linked = self.link_on(interface.index).map(|link| &link.runs);
+        let mut runs = interface.dispatcher.iter().flat_map(Dispatcher::chains).chain(linked);
+        runs.all(|Loaded { spec, maps, .. }| {
             spec.members.iter().zip(maps).all(|(member, maps)| {
                 let load = (member.program.clone(), member.fingerprint.clone());
                 self.programs.get(&load).is_some_and(|program| program.instance == *maps)
@@ -332,7 +353,7 @@ impl Simulator {
     /// The host as the daemon sees it.
     #[must_use]
     pub fn observe(&self) -> Observed {
-        let interface = |interface: &Interface| ObservedInterface {
+        let plain = |interface: &Interface| ObservedInterface {
             index: interface.index,
             native_xdp: interface.native_xdp,
             loopback: interface.loopback,
@@ -346,15 +367,23 @@ impl Simulator {
                 })
             }),
             nic: interface.nic.clone(),
+            dispatcher: None,
+        };
+        let interface = |interface: &Interface| {
+            let mut seen = plain(interface);
+            dispatcher::show(&mut seen, interface.dispatcher.as_ref());
+            seen
         };
         let hook = |hook: &Hook| ObservedHook {
             link: hook.link.as_ref().map(|link| ObservedLink {
                 program_id: link.program_id,
                 interface_index: link.interface_index,
                 pinned: link.pinned,
+                slots: None,
             }),
             chains: hook.chains.iter().map(|(&sequence, chain)| (sequence, chain.into())).collect(),
             folded: hook.folded,
+            held: hook.held.clone(),
         };
         let program = |(load, program): (&Load, &Program)| {
             let observed =
@@ -364,12 +393,28 @@ impl Simulator {
         let seen = |id: &InterfaceId| !id.namespace.iter().any(|name| self.hidden.contains(name));
         let interfaces = self.interfaces.iter().filter(|(id, _)| seen(id));
         let why = "it is hidden".to_owned();
-        Observed {
+        let mut observed = Observed {
             interfaces: interfaces.map(|(id, found)| (id.clone(), interface(found))).collect(),
             unreachable: self.hidden.iter().map(|name| (name.clone(), why.clone())).collect(),
             hooks: map_values(&self.hooks, hook),
             programs: self.programs.iter().map(program).collect(),
+        };
+        observed.find_slots();
+        // A dispatcher's pins are there wherever it runs.
+        for (hook, pins) in &mut observed.hooks {
+            if pins.link.as_ref().is_none_or(ObservedLink::is_detached) {
+                let elsewhere = self.dispatched(hook);
+                pins.link = elsewhere.or(pins.link.take());
+            }
         }
+        observed
+    }
+
+    /// The chains that packets run through, on whatever interface.
+    fn running(&self) -> impl Iterator<Item = &Loaded> {
+        let links = self.hooks.values().filter_map(|hook| hook.link.as_ref());
+        let dispatchers = self.interfaces.values().filter_map(|it| it.dispatcher.as_ref());
+        links.map(|link| &link.runs).chain(dispatchers.flat_map(Dispatcher::chains))
     }
 
     fn link_on(&self, index: u32) -> Option<&Link> {
@@ -380,7 +425,8 @@ impl Simulator {
 
 impl From<&Chain> for ObservedChain {
     fn from(chain: &Chain) -> Self {
-        Self { program_id: chain.program_id, record: chain.record.clone() }
+        let Chain { program_id, slots, record, .. } = chain.clone();
+        Self { program_id, slots, record }
     }
 }
 

@@ -36,7 +36,7 @@ impl Bench {
             facts: BTreeMap::new(),
             caps: Caps {
                 stack_rounding: StackRounding::To32,
-                freplace: Ok(()),
+                freplace: Err("the kernel refuses EXT".into()),
                 page_size: 4096,
                 cpus: 4,
             },

@@ -5,7 +5,7 @@ use pointsman_model::document::OnUpgrade;
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::observed::{AttachMode, Observed};
 use pointsman_model::plan::{Plan, Step, entries_digest};
-use pointsman_model::{Fingerprint, HookId, MapName, ProgramName, Sha256};
+use pointsman_model::{Action, ActionSet, Fingerprint, HookId, MapName, ProgramName, Sha256};
 use pointsman_plan::simulator::{Fault, Simulator};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PROGRAMS: [&str; 5] = ["plain", "deep", "tail", "frags", "odd"];
+/// Programs of others: their names stand among those of ours.
+const OTHERS: [&str; 3] = ["mine", "plaid", "theirs"];
 const INTERFACES: [&str; 5] = ["eth0", "eth1", "blue/eth0", "eth2", "lo"];
 
 /// A document, with the state of the objects that it names.
@@ -21,6 +23,7 @@ pub(crate) struct Wish {
     programs: Vec<Version>,
     interfaces: Vec<Option<Xdp>>,
     allow_gap: bool,
+    freplace: bool,
     /// The interfaces whose chains are bypassed.
     bypassed: Vec<&'static str>,
 }
@@ -38,9 +41,17 @@ struct Version {
 #[derive(Debug, Clone)]
 struct Xdp {
     mode: &'static str,
-    /// Per program: priority, actions, enforce; `None`: not in the chain.
-    chain: Vec<Option<(u32, Vec<&'static str>, bool)>>,
+    engine: &'static str,
+    /// Per program: priority, actions, enforce, slot of its own; `None`: not in the chain.
+    chain: Vec<Option<Entry>>,
+    /// What is decided about programs of others: priority, actions.
+    others: Vec<Decision>,
 }
+
+/// A name, a priority, actions.
+type Decision = (&'static str, Option<u32>, Option<Vec<&'static str>>);
+
+type Entry = (u32, Vec<&'static str>, bool, bool);
 
 /// Something that happens to a host.
 #[derive(Debug, Clone)]
@@ -61,6 +72,13 @@ pub(crate) enum Event {
     LoseLink(&'static str),
     ReplaceProgram(&'static str),
     ExchangeNames(&'static str, &'static str),
+    /// Somebody adds a program to the dispatcher.
+    Other(&'static str, &'static str, u32, ActionSet, AttachMode),
+    /// Somebody removes one from it.
+    RemoveComponent(&'static str, usize),
+    RemoveDispatcher(&'static str),
+    /// The dispatcher cannot be changed, or can again.
+    Fix(&'static str, bool),
 }
 
 impl Event {
@@ -90,6 +108,19 @@ impl Event {
                 host.rename_interface(&interface(one), &interface("aside"));
                 host.rename_interface(&interface(other), &interface(one));
                 host.rename_interface(&interface("aside"), &interface(other));
+            }
+            Self::Other(name, program, priority, actions, mode) => {
+                let _id = host.add_other(&interface(name), program, *priority, *actions, *mode);
+            }
+            Self::RemoveComponent(name, at) => {
+                let _removed = host.remove_component(&interface(name), *at);
+            }
+            Self::RemoveDispatcher(name) => host.remove_dispatcher(&interface(name)),
+            Self::Fix(name, fixed) => {
+                // A dispatcher with our slots is one that we made, and can change.
+                if host.components(&interface(name)).iter().all(|it| !host.is_slot(it.id)) {
+                    host.fix_dispatcher(&interface(name), fixed.then_some("it is too new"));
+                }
             }
             Self::Apply(..) | Self::LoseProgram(_) => unreachable!("the caller does these"),
         }
@@ -150,6 +181,9 @@ impl Wish {
     fn bench(&self) -> Bench {
         let mut bench = Bench::with(&[]);
         bench.options.allow_gap = self.allow_gap;
+        if self.freplace {
+            bench.caps.freplace = Ok(());
+        }
         let bypassed =
             self.bypassed.iter().map(|name| (hook(name), "until it is ended".to_owned()));
         bench.bypassed = bypassed.collect();
@@ -193,17 +227,29 @@ impl Wish {
 
     fn document(&self) -> Value {
         let interfaces = INTERFACES.iter().zip(&self.interfaces).filter_map(|(name, xdp)| {
-            let Xdp { mode, chain } = xdp.as_ref()?;
+            let Xdp { mode, engine, chain, others } = xdp.as_ref()?;
             let chain: Vec<_> = PROGRAMS
                 .iter()
                 .zip(chain)
                 .filter_map(|(program, member)| {
-                    let (priority, actions, enforce) = member.as_ref()?;
-                    Some(json!({"program": program, "priority": priority,
+                    let (priority, actions, enforce, own) = member.as_ref()?;
+                    let slot = if *own && *engine != "fused" { "own" } else { "shared" };
+                    Some(json!({"program": program, "priority": priority, "slot": slot,
                         "chain_call_actions": actions, "enforce": enforce}))
                 })
                 .collect();
-            Some(((*name).to_owned(), json!({"xdp": {"mode": mode, "chain": chain}})))
+            let mut others: Vec<Value> = others
+                .iter()
+                .filter(|(_, priority, actions)| priority.is_some() || actions.is_some())
+                .map(|(name, priority, actions)| {
+                    json!({"name": name, "priority": priority, "chain_call_actions": actions})
+                })
+                .collect();
+            if *engine == "fused" {
+                others.clear();
+            }
+            let xdp = json!({"mode": mode, "engine": engine, "chain": chain, "others": others});
+            Some(((*name).to_owned(), json!({"xdp": xdp})))
         });
         Value::Object(interfaces.collect())
     }
@@ -221,19 +267,32 @@ pub(crate) fn wish() -> impl Strategy<Value = Wish> {
         },
     );
     let actions = prop::sample::subsequence(vec!["drop", "pass", "tx"], 0..=3);
-    let member = (1..4u32, actions, prop::bool::weighted(0.8));
+    let member = (1..4u32, actions.clone(), prop::bool::weighted(0.8), prop::bool::weighted(0.2));
+    let engine = prop::sample::select(vec!["auto", "auto", "auto", "fused", "dispatcher"]);
+    let other = (prop::option::of(1..4u32), prop::option::of(actions));
+    let others = [(other.clone(), Just(OTHERS[0])), (other, Just(OTHERS[1]))];
     let mode = prop::sample::select(vec!["auto", "auto", "native", "skb"]);
-    let xdp = (mode, vec(prop::option::of(member), PROGRAMS.len()))
-        .prop_map(|(mode, chain)| Xdp { mode, chain });
+    let xdp = (mode, engine, vec(prop::option::of(member), PROGRAMS.len()), others).prop_map(
+        |(mode, engine, chain, others)| {
+            let others = others.map(|((priority, actions), name)| (name, priority, actions));
+            Xdp { mode, engine, chain, others: others.into() }
+        },
+    );
     let interfaces = vec(prop::option::weighted(0.7, xdp), INTERFACES.len());
-    (vec(version, PROGRAMS.len()), interfaces, any::<bool>()).prop_map(
-        |(programs, interfaces, allow_gap)| Wish {
+    (vec(version, PROGRAMS.len()), interfaces, any::<bool>(), any::<bool>()).prop_map(
+        |(programs, interfaces, allow_gap, freplace)| Wish {
             programs,
             interfaces,
             allow_gap,
+            freplace,
             bypassed: vec![],
         },
     )
+}
+
+fn set() -> impl Strategy<Value = ActionSet> {
+    let some = prop::sample::subsequence(Action::ALL.to_vec(), 0..=3);
+    some.prop_map(|actions| actions.into_iter().collect())
 }
 
 /// A wish with some interfaces bypassed.
@@ -257,7 +316,7 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (name(), native.clone()).prop_map(|(name, native)| Event::Create(name, native)),
         1 => name().prop_map(Event::Remove),
         1 => (name(), name()).prop_map(|(from, to)| Event::Rename(from, to)),
-        1 => (name(), mode).prop_map(|(name, mode)| Event::Foreign(name, mode)),
+        1 => (name(), mode.clone()).prop_map(|(name, mode)| Event::Foreign(name, mode)),
         1 => name().prop_map(Event::Unforeign),
         1 => name().prop_map(Event::LoseChains),
         1 => name().prop_map(Event::DetachLink),
@@ -265,6 +324,14 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => name().prop_map(Event::ReplaceProgram),
         1 => (name(), name()).prop_map(|(one, other)| Event::ExchangeNames(one, other)),
         1 => name().prop_map(Event::SpoilRecords),
+        3 => (name(), prop::sample::select(OTHERS.to_vec()), 0..5u32, set(), mode.clone()).prop_map(
+            |(name, program, priority, actions, mode)| {
+                Event::Other(name, program, priority, actions, mode)
+            },
+        ),
+        2 => (name(), 0..4usize).prop_map(|(name, at)| Event::RemoveComponent(name, at)),
+        1 => name().prop_map(Event::RemoveDispatcher),
+        1 => (name(), any::<bool>()).prop_map(|(name, fixed)| Event::Fix(name, fixed)),
         1 => prop::sample::select(PROGRAMS.to_vec())
             .prop_map(|name| Event::LoseProgram(program(name))),
         1 => prop::sample::select(PROGRAMS.to_vec()).prop_map(|name| Event::LoseMap(program(name))),

@@ -47,6 +47,7 @@ pub(crate) fn status() -> Status {
         document: "/var/lib/pointsman/node.json".into(),
         refused_document: None,
         hooks: vec![HookStatus {
+            dispatcher: None,
             up: Some(true),
             hook: samples::hook("eth0"),
             interface_index: Some(2),
@@ -145,6 +146,7 @@ fn what_is_not_as_it_should_be_is_in_full() {
     hook.members.truncate(1);
     hook.refusals.push(samples::verifier_refusal());
     status.hooks.push(HookStatus {
+        dispatcher: None,
         up: None,
         hook: samples::hook("eth9"),
         interface_index: None,
@@ -161,6 +163,7 @@ fn what_is_not_as_it_should_be_is_in_full() {
         bypass: None,
     });
     status.foreign.push(ForeignProgram {
+        dispatcher: None,
         interface: samples::interface("eth5"),
         attachment: Attachment {
             program_id: 55,

@@ -1,7 +1,10 @@
+mod clients;
 mod drift;
+mod dropin;
 mod glass;
 mod interfaces;
 mod kills;
+mod leases;
 mod lifecycle;
 mod namespaces;
 mod preflight;

@@ -10,6 +10,27 @@ use pointsman_netns::members::{
 use pointsman_netns::object;
 use serde_json::{Value, json};
 
+/// An object and a program in it of every kind that does not tail-call.
+pub(super) const KINDS: [(&str, &str); 17] = [
+    ("subprogs", "s_static"),
+    ("subprogs", "s_global"),
+    ("subprogs", "s_callback"),
+    ("subprogs", "s_bounded"),
+    ("subprogs", "s_mixed"),
+    ("timer", "arm"),
+    ("spinlock", "locked"),
+    ("percpu", "percpu"),
+    ("mapinmap", "nested"),
+    ("globals", "globals"),
+    ("adjust", "a_head"),
+    ("adjust", "a_head_back"),
+    ("adjust", "a_tail"),
+    ("adjust", "a_meta"),
+    ("nobtf", "nobtf"),
+    ("frags", "f_frags"),
+    ("gpl", "gpl"),
+];
+
 /// The trap: the constant behind a tail call is known to the verifier, the target's answer is not.
 /// Inlined, or called as a static function, Linux 6.1 deletes the rest of the chain.
 #[test]
@@ -45,25 +66,7 @@ fn a_tail_call_that_fails_falls_through() {
 #[test]
 fn every_kind_of_member_runs_alone_and_between_others() {
     let (pass, tail) = (member("verdict", "v_pass"), member("tailcall", "member"));
-    for (name, entry) in [
-        ("subprogs", "s_static"),
-        ("subprogs", "s_global"),
-        ("subprogs", "s_callback"),
-        ("subprogs", "s_bounded"),
-        ("subprogs", "s_mixed"),
-        ("timer", "arm"),
-        ("spinlock", "locked"),
-        ("percpu", "percpu"),
-        ("mapinmap", "nested"),
-        ("globals", "globals"),
-        ("adjust", "a_head"),
-        ("adjust", "a_head_back"),
-        ("adjust", "a_tail"),
-        ("adjust", "a_meta"),
-        ("nobtf", "nobtf"),
-        ("frags", "f_frags"),
-        ("gpl", "gpl"),
-    ] {
+    for (name, entry) in KINDS {
         // A live socket or pin must hold a timer's map: the member does.
         let it = member(name, entry);
         let alone = run(&fuse(&[slot(entry, &it)]), &any_packet());

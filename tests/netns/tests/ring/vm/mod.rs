@@ -1,6 +1,8 @@
 mod builtins;
 mod chain;
+mod daemon;
 mod dispatcher;
+mod doctor;
 mod equivalence;
 mod hostile;
 mod long;

@@ -45,7 +45,10 @@ fn record(program: &ResolvedProgram, priority: u32) -> ChainRecord {
         enforce: true,
         form: Form::Inlined,
     };
-    ChainRecord { generation: 1, spec: ChainSpec { members: vec![member], frags: true } }
+    ChainRecord {
+        generation: 1,
+        spec: ChainSpec { members: vec![member], frags: true, slots: vec![] },
+    }
 }
 
 fn build(store: &Store, sequence: u64, priority: u32) -> ChainId {
@@ -86,7 +89,12 @@ fn a_chain_lives_without_us_and_is_adopted_swapped_and_removed() {
         let (sequence, record, exits) = counts.live.expect("live");
         let live = record.spec.counted(&exits)[0];
         let all = counts.totals.programs.get(&name("ports")).copied().unwrap_or_default() + live;
-        (sequence, all.finals.drop, all.verdicts.total(), counts.totals.end + exits.end)
+        (
+            sequence,
+            all.finals.drop,
+            all.verdicts.total(),
+            counts.totals.end + record.spec.passed_end(&exits),
+        )
     };
     assert_eq!(counts(&store), (1, 8, 18, 10));
 

@@ -71,7 +71,8 @@ fn build(store: &Store, sequence: u64) -> ChainId {
         form: it.form,
     };
     let members = wanted.iter().enumerate().map(spec).collect();
-    let record = ChainRecord { generation: 1, spec: ChainSpec { members, frags: false } };
+    let record =
+        ChainRecord { generation: 1, spec: ChainSpec { members, frags: false, slots: vec![] } };
     let mut members = Vec::new();
     for it in &wanted {
         let object = it.object.clone();

@@ -13,7 +13,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// Loads what passes for a dispatcher with this in its configuration.
-fn fake(object: &str, bytes: &[u8]) -> Object {
+pub(super) fn fake(object: &str, bytes: &[u8]) -> Object {
     let mut open = ObjectBuilder::default().open_file(object_path(object)).expect("an object");
     for mut map in open.maps_mut() {
         if let Some(value) = map.initial_value_mut() {
@@ -24,13 +24,13 @@ fn fake(object: &str, bytes: &[u8]) -> Object {
     open.load().expect("loaded")
 }
 
-fn configured(version: Version, slots: usize) -> Vec<u8> {
+pub(super) fn configured(version: Version, slots: usize) -> Vec<u8> {
     let slots = vec![SlotConfig::default(); slots];
     Config { version, frags: false, bound: false, slots }.encode()
 }
 
 /// Attaches it as a dispatcher is attached; the kernel's id.
-fn attach(stage: &Stage, fake: &Object) -> u32 {
+pub(super) fn attach(stage: &Stage, fake: &Object) -> u32 {
     let program = fake.progs().next().expect("a program").as_fd().try_clone_to_owned();
     let program = program.expect("a descriptor");
     stage
@@ -51,12 +51,14 @@ fn read(stage: &Stage) -> Attached {
 /// What ours makes of it, what theirs ends with, and that nothing of it is lost.
 fn refused(stage: &Stage, object: &str, bytes: &[u8]) -> (String, Option<i32>) {
     let fake = fake(object, bytes);
-    let id = attach(stage, &fake);
+    attach(stage, &fake);
+    let before = stage.everything();
     let pass = program("verdict", "v_pass");
     let error = stage.add(&[(&pass, 1, on(&[Action::Pass]))]).expect_err("nothing can join it");
     let status = stage.our_loader(&["status", "v1"]);
     let theirs = stage.xdp_loader(&["status", "v1"]);
-    assert_eq!(attached_id(stage), id, "{error}");
+    well(&stage.our_loader(&["clean"]));
+    assert_eq!(stage.everything(), before, "{error}");
     // Newer libxdps bound the count; the packaged one does not, and takes it for pins missing.
     println!("{object}: {error}; ours {:?}, theirs {:?}", status.status, theirs.status);
     let code = status.status.code();
@@ -67,6 +69,9 @@ fn refused(stage: &Stage, object: &str, bytes: &[u8]) -> (String, Option<i32>) {
 #[test]
 fn dispatchers_that_cannot_be_read_are_refused_and_stay() {
     let Some(stage) = Stage::set("bad::unreadable") else { return };
+    // Somebody's chain on another interface, whose pins lie beside.
+    stage.pair.right.ip(&["link", "add", "w1", "type", "veth", "peer", "name", "w1p"]).expect("ip");
+    well(&stage.xdp_loader(&["load", "-n", "v_pass", "w1", &path("verdict")]));
     let mut newer = configured(Version::V3, 1);
     newer[1] = 4;
     let (error, code) = refused(&stage, "fake_128", &newer);
@@ -129,21 +134,23 @@ fn pins_that_are_missing_strange_or_of_another_type_are_told() {
     pin(&object, &pinned);
     assert_eq!(stage.ours(), stage.theirs());
     let other = program("verdict", "v_drop");
+    let before = stage.everything();
     let error = stage.add(&[(&other, 70, on(&[]))]).expect_err("it cannot be moved");
     assert!(error.to_string().contains("not of type EXT"), "{error}");
-    assert_eq!(attached_id(&stage), chain.program.id);
+    assert_eq!(stage.everything(), before);
     // And none at all: nothing can join, for either side.
     std::fs::remove_file(&pinned).expect("a pin");
     let error = stage.add(&[(&other, 70, on(&[]))]).expect_err("its pins are not there");
-    assert!(matches!(&error, DispatcherError::Legacy { why: Legacy::Pins(_), .. }), "{error}");
+    assert!(matches!(&error, DispatcherError::Legacy { why: Legacy::Pins { .. }, .. }), "{error}");
     assert_eq!(stage.xdp_loader(&["load", "v1", &object]).status.code(), Some(240));
     assert_eq!(stage.our_loader(&["load", "v1", &object]).status.code(), Some(240));
+    assert_eq!(attached_id(&stage), chain.program.id);
     std::fs::rename(directory.join("aside"), &pinned).expect("moved back");
     assert_eq!(stage.ours().len(), 3, "nothing is lost");
 }
 
 /// Pins a plain XDP program.
-fn pin(object: &str, at: &Path) {
+pub(super) fn pin(object: &str, at: &Path) {
     let mut open = ObjectBuilder::default().open_file(object).expect("an object");
     for mut program in open.progs_mut() {
         let wanted = program.name() == "v_pass";
@@ -169,9 +176,10 @@ fn what_others_hold_is_named_and_left() {
     });
     let Attached::Chain(chain) = read(&stage) else { panic!("no chain") };
     assert!(matches!(chain.program.attached_by(), AttachedBy::Link(_)));
+    let before = stage.everything();
     let error = add().expect_err("only its owner can");
     assert!(matches!(error, DispatcherError::AttachedByLink { .. }), "{error}");
-    assert_eq!(attached_id(&stage), chain.program.id);
+    assert_eq!(stage.everything(), before);
     // Only who says "all" ends what others hold.
     let theirs = stage.our_loader(&["unload", "v1", "--id", &chain.program.id.to_string()]);
     assert_eq!(theirs.status.code(), Some(1));
@@ -183,10 +191,10 @@ fn what_others_hold_is_named_and_left() {
     let ip = |arguments: &[&str]| stage.pair.right.ip(arguments).expect("ip");
     let text_path = object.to_str().expect("UTF-8");
     ip(&["link", "set", "dev", "v1", "xdpdrv", "object", text_path, "section", "xdp"]);
-    let id = attached_id(&stage);
+    let before = stage.everything();
     let error = add().expect_err("nothing can join it");
     assert!(matches!(error, DispatcherError::Legacy { .. }), "{error}");
-    assert_eq!(attached_id(&stage), id);
+    assert_eq!(stage.everything(), before);
     ip(&["link", "set", "dev", "v1", "xdpdrv", "off"]);
     // No BPF filesystem.
     let nowhere = Dispatcher::at(Path::new("/"));

@@ -144,6 +144,7 @@ fn ten_fit_and_the_eleventh_is_refused_with_advice() {
     stage.add(&new).expect("ten");
     assert_eq!(stage.theirs(), stage.ours());
     assert_eq!(stage.ours().len(), 10);
+    let before = stage.everything();
     let more = program("verdict", "v_drop");
     let refused = stage.add(&[(&more, 1, on(&[Action::Pass]))]).expect_err("no room");
     assert!(refused.to_string().contains("share a slot"), "{refused}");
@@ -151,7 +152,7 @@ fn ten_fit_and_the_eleventh_is_refused_with_advice() {
     assert_eq!(refused.status.code(), Some(249), "{refused:?}");
     let theirs = stage.xdp_loader(&["load", "v1", &path("verdict")]);
     assert_eq!(theirs.status.code(), refused.status.code());
-    assert_eq!(stage.ours().len(), 10, "all stay");
+    assert_eq!(stage.everything(), before, "all stay");
 }
 
 #[test]

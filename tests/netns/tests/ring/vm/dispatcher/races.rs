@@ -1,8 +1,15 @@
 //! Many at once, from both sides.
 
-use pointsman_netns::dispatcher::{Stage, path, rows, text, well};
+use pointsman_bpf::dispatcher::{Component, DispatcherError, Options, Source, Wanted};
+use pointsman_model::Action;
+use pointsman_netns::dispatcher::{Stage, on, path, program, rows, text, well};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Runs all of these at once in the namespace of `v1`, every second one ours; whether each was
 /// ours, and its end.
@@ -38,6 +45,7 @@ fn refusals(ended: &[(bool, Output)]) -> usize {
     let failed: Vec<_> = ended.iter().filter(|(_, output)| !output.status.success()).collect();
     for (ours, output) in &failed {
         assert!(!ours && output.status.code() == Some(240), "{output:?}");
+        println!("refused: {}", text(&output.stderr).lines().next().unwrap_or(""));
     }
     failed.len()
 }
@@ -83,4 +91,72 @@ fn in_a_storm_on_an_empty_interface_all_of_ours_end_attached() {
     // What was reported as loaded is there, whoever loaded it.
     assert_eq!(shown(&stage, "v1"), 8 - refused);
     assert_eq!(stage.theirs(), stage.ours());
+}
+
+/// Somebody who takes the lock when it is free, and keeps it until the end.
+fn greedy(directory: &Path, ready: &Barrier, done: &AtomicBool) {
+    let directory = File::open(directory).expect("the directory of pins");
+    ready.wait();
+    while flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if done.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+    while !done.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_keeps_the_lock_is_told_of_and_never_undoes_what_was_done() {
+    /// Who is greedy wins the lock almost each time: he does not sleep.
+    const ROUNDS: usize = 100;
+    let Some(stage) = Stage::set("races::lock") else { return };
+    let (pass, drop) = (program("verdict", "v_pass"), program("verdict", "v_drop"));
+    let hasty = stage.dispatcher.clone().with_patience(Duration::from_millis(50));
+    let pass_on = on(&[Action::Pass]);
+    stage.add(&[(&pass, 10, pass_on), (&drop, 20, pass_on)]).expect("added");
+    let id = stage.chain().components[1].id;
+    let (index, options) = (stage.index(), Options::default());
+    let mut left = 0;
+    for priority in (100..).take(ROUNDS) {
+        let (ready, done) = (Barrier::new(2), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let greedy = || greedy(hasty.root(), &ready, &done);
+            let change = |running: &[Component]| {
+                // The lock is held here; the pins of the dispatcher before go without it.
+                scope.spawn(greedy);
+                ready.wait();
+                let mut wanted: Vec<_> = running.iter().map(Wanted::kept).collect();
+                wanted
+                    .iter_mut()
+                    .filter(|w| matches!(w.source, Source::Kept(kept) if kept == id))
+                    .for_each(|wanted| wanted.priority = priority);
+                Ok(wanted)
+            };
+            let changed = stage.pair.right.run(|| hasty.change(index, &options, change));
+            // Nor can anybody change what runs now, who does not wait.
+            let other = stage.pair.right.run(|| hasty.remove(index, &options, &[]));
+            done.store(true, Ordering::SeqCst);
+            if let Some(why) = changed.expect("the change was made").leftover {
+                assert!(why.contains("locked by another process for 0.05 s"), "{why}");
+                let error = other.expect_err("locked");
+                assert!(matches!(error, DispatcherError::Locked { .. }), "{error}");
+                left += 1;
+            }
+        });
+        assert_eq!(stage.chain().components[1].priority, priority);
+        if left > 0 {
+            break;
+        }
+    }
+    assert!(left > 0, "nobody ever took the lock in between");
+    // What was left is garbage like a crashed loader's.
+    let directories = || {
+        let pinned = stage.bpffs.list().expect("a list");
+        pinned.iter().filter(|path| path.components().count() == 2).count()
+    };
+    assert_eq!(directories(), 2);
+    well(&stage.our_loader(&["clean"]));
+    assert_eq!((directories(), stage.theirs().len()), (1, 2));
 }

@@ -4,8 +4,7 @@ use pointsman_bpf::Slot;
 use pointsman_bpf::dispatcher::{Actions, Options, Program};
 use pointsman_model::{Action, Verdicts};
 use pointsman_netns::dispatcher::{Stage, on, path, well};
-use pointsman_netns::members::{any_packet, fuse, member, rounding, run, slot, slot_on};
-use pointsman_netns::random::{Random, full};
+use pointsman_netns::members::{any_packet, member, rounding, slot, slot_on};
 
 fn fused(slots: &[Slot<'_>]) -> (Program, Actions) {
     let program = Program::fuse(slots, rounding(), true).expect("fused");
@@ -54,70 +53,8 @@ fn a_slot_that_goes_on_after_other_verdicts_is_never_alone() {
     assert!(stage.theirs().is_empty(), "the filler went with it");
 }
 
-/// A random chain: entries with the verdicts they go on after.
-fn random_chain(random: &mut Random) -> Vec<(&'static str, Vec<Action>)> {
-    let entries = ["v_aborted", "v_drop", "v_pass", "v_tx", "v_redirect", "v_opaque", "v_invalid"];
-    let length = 1 + random.below(6);
-    let one = |random: &mut Random| {
-        let actions = Action::ALL.into_iter().filter(|_| random.below(2) == 0).collect();
-        (entries[random.below(entries.len())], actions)
-    };
-    (0..length).map(|_| one(random)).collect()
-}
-
-#[test]
-fn dispatcher_slots_and_fused_chains_answer_alike() {
-    let Some(stage) = Stage::set("slots::alike") else { return };
-    let mut random = Random::new("slots::alike");
-    let rounds = if full() { 1000 } else { 8 };
-    for _ in 0..rounds {
-        let chain = random_chain(&mut random);
-        let members: Vec<_> = chain.iter().map(|(entry, _)| member("verdict", entry)).collect();
-        let place = |at: usize| Slot {
-            priority: at as u32,
-            ..slot_on("member", &members[at], &chain[at].1)
-        };
-        let slots: Vec<_> = (0..chain.len()).map(place).collect();
-        let wanted = run(&fuse(&slots), &any_packet()).verdict;
-        // One slot a member.
-        let prepared = |entry: &&str| Program::of_member(member("verdict", entry));
-        let programs: Vec<_> = chain.iter().map(|(entry, _)| prepared(entry)).collect();
-        let own: Vec<_> = programs
-            .iter()
-            .zip(&chain)
-            .enumerate()
-            .map(|(at, (program, (_, actions)))| (program, at as u32, on(actions)))
-            .collect();
-        stage.add(&own).expect("own slots");
-        assert_eq!(stage.verdict(&any_packet()), wanted, "own slots of {chain:?}");
-        clear(&stage);
-        // Cut anywhere, each part in a slot.
-        let cut = random.below(chain.len() + 1);
-        let parts: Vec<_> = [&slots[..cut], &slots[cut..]]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .map(fused)
-            .collect();
-        let shared: Vec<_> = parts
-            .iter()
-            .enumerate()
-            .map(|(at, (program, actions))| (program, at as u32, *actions))
-            .collect();
-        stage.add(&shared).expect("shared slots");
-        assert_eq!(stage.verdict(&any_packet()), wanted, "{chain:?} cut at {cut}");
-        // Theirs rebuilds it with its own dispatcher, beside a program that comes last.
-        well(&stage.xdp_loader(&["load", "-P", "99", "-n", "v_pass", "v1", &path("verdict")]));
-        assert_eq!(stage.verdict(&any_packet()), wanted, "{chain:?} cut at {cut}, libxdp's");
-        clear(&stage);
-    }
-}
-
 fn open(entry: &str) -> Program {
     pointsman_netns::dispatcher::program("verdict", entry)
-}
-
-fn clear(stage: &Stage) {
-    stage.here(|d, index| d.remove_all(index, &Options::default())).expect("removed");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! AF_XDP sockets opened with libxdp's own functions, through our changes.
 
-use pointsman_bpf::dispatcher::{Options, XSK_NAME, xsk_program};
+use pointsman_bpf::dispatcher::{Options, Program, XSK_NAME, xsk_program};
 use pointsman_model::Action;
 use pointsman_netns::dispatcher::{Stage, on, program};
+use pointsman_netns::members::{member, rounding, slot};
 use pointsman_netns::netns::{LEFT, RIGHT};
 use pointsman_netns::peer_path;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,13 +12,13 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 /// A socket on `v1`, in a process of its own.
-struct Socket {
+pub(in crate::vm) struct Socket {
     child: Child,
     answers: BufReader<ChildStdout>,
 }
 
 impl Socket {
-    fn open(stage: &Stage) -> Self {
+    pub(in crate::vm) fn open(stage: &Stage) -> Self {
         let spawn = || {
             let mut command = stage.command(&peer_path("xsk_socket"), &["v1"]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("spawn")
@@ -44,7 +45,7 @@ impl Socket {
 
     /// Sends a few datagrams and fails unless all of them come.
     #[track_caller]
-    fn receives(&mut self, stage: &Stage) {
+    pub(in crate::vm) fn receives(&mut self, stage: &Stage) {
         const DATAGRAMS: usize = 5;
         let wanted = self.count() + DATAGRAMS;
         stage.pair.left.run(|| {
@@ -61,7 +62,7 @@ impl Socket {
     }
 
     /// Closes it as an application does.
-    fn close(mut self) {
+    pub(in crate::vm) fn close(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().expect("an end").success());
     }
@@ -98,6 +99,23 @@ fn a_socket_of_libxdps_receives_through_our_swaps() {
     socket.receives(&stage);
     stage.here(|d, index| d.remove(index, &options, &[id])).expect("removed");
     socket.receives(&stage);
+    // A shared slot before it comes, is upgraded, and goes.
+    let opaque = member("verdict", "v_opaque");
+    let fused = |count: usize| {
+        let slots: Vec<_> = (0..count).map(|_| slot("opaque", &opaque)).collect();
+        Program::fuse(&slots, rounding(), true).expect("fused")
+    };
+    let (shared, more) = (fused(2), fused(3));
+    let actions = shared.answer().expect("fused").into();
+    stage.add(&[(&shared, 5, actions)]).expect("a shared slot");
+    socket.receives(&stage);
+    let id = shared.id().expect("loaded");
+    stage.here(|d, index| d.replace(index, &options, id, &more)).expect("upgraded");
+    socket.receives(&stage);
+    let id = more.id().expect("loaded");
+    stage.here(|d, index| d.remove(index, &options, &[id])).expect("removed");
+    socket.receives(&stage);
+    assert!(more.counters().expect("counted").read().expect("read").end >= 5, "they went through");
     assert_eq!(feeders(&stage), feeder, "the same program all along");
     // The last socket takes its program away, and only that.
     socket.close();

@@ -35,6 +35,31 @@ pub(super) struct Place {
     pub(super) actions: ActionSet,
     pub(super) enforce: bool,
     pub(super) priority: u32,
+    /// Where it is when the chain runs in a dispatcher.
+    #[serde(default, skip_serializing_if = "Seat::is_shared")]
+    pub(super) seat: Seat,
+}
+
+/// A member's place in a dispatcher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Seat {
+    /// Fused into the slot of the member before it.
+    #[default]
+    Shared,
+    /// The first of a fused slot.
+    Begins,
+    /// In a slot by itself.
+    Own,
+    /// Likewise, loaded by libxdp's tool.
+    Theirs,
+}
+
+impl Seat {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_shared(&self) -> bool {
+        *self == Self::Shared
+    }
 }
 
 /// One packet.
@@ -82,7 +107,7 @@ impl Case {
             answers: live
                 .iter()
                 .map(|place| {
-                    let answer = *random.of(&[2, 2, 2, 2, 0, 1, 3, 4, 5, 7, 34, -1]);
+                    let answer = *random.of(&[2, 2, 2, 2, 0, 1, 3, 4, 5, 7, 31, 34, 66, -1]);
                     (place.program.clone(), answer)
                 })
                 .collect(),
@@ -100,6 +125,8 @@ fn chain(random: &mut Random, pool: &Pool) -> Vec<Place> {
     let candidates: Vec<_> =
         pool.programs.iter().filter(|program| program.frags || !frags_only).collect();
     let length = if candidates.is_empty() { 0 } else { random.below(LONGEST + 1) };
+    // How many of eight come with libxdp's tool, which takes its time.
+    let theirs = *random.of(&[0, 0, 0, 0, 0, 2, 2, 8]);
     let mut places = Vec::new();
     for number in 0..length {
         let mut actions = ActionSet::EMPTY;
@@ -120,6 +147,13 @@ fn chain(random: &mut Random, pool: &Pool) -> Vec<Place> {
             enforce: !random.one_in(5),
             // Few enough that ties are common.
             priority: random.below(4) as u32,
+            seat: match random.below(8) {
+                seat if seat < theirs => Seat::Theirs,
+                0 | 7 => Seat::Own,
+                1 => Seat::Begins,
+                2..=5 => Seat::Shared,
+                _ => *random.of(&[Seat::Own, Seat::Begins]),
+            },
         });
     }
     places

@@ -2,8 +2,9 @@
 
 use super::tail_calls::TailCalls;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
-use pointsman_bpf::{MapHome, Member, builtin};
+use pointsman_bpf::{MapHome, Member, builtin, dispatcher};
 use pointsman_model::document::Builtin;
+use pointsman_model::plan::ResolvedProgram;
 use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::members::{resolved, rounding};
 use pointsman_netns::object;
@@ -23,6 +24,7 @@ pub(super) struct Pool {
 pub(super) struct Program {
     /// `object:entry#n`.
     pub(super) name: String,
+    pub(super) object: &'static str,
     pub(super) entry: &'static str,
     /// Whether it takes packets of several buffers.
     pub(super) frags: bool,
@@ -35,17 +37,31 @@ pub(super) struct Program {
     /// As steps of tail-call chains: for chains without and with frags.
     pub(super) steps: [Option<Object>; 2],
     maps: Vec<Map>,
+    source: Source,
+}
+
+/// What it takes to prepare a member of the same maps once more.
+struct Source {
+    bytes: Vec<u8>,
+    resolved: ResolvedProgram,
+    home: MapHome,
 }
 
 /// Which of a program's makes runs.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Make {
+pub(super) enum Make<'a> {
     Member,
     Alone,
     Step,
+    /// As somebody else loaded it.
+    Loaded(&'a Handles),
 }
 
-/// A map of a program that changes: in all its makes, by [`Make`].
+/// The maps of a program that change, in the order of the program's own; `None`: it has no use for
+/// that one.
+pub(super) type Handles = Vec<Option<MapHandle>>;
+
+/// A map of a program that changes: as [`Make::Member`], [`Make::Alone`] and [`Make::Step`].
 struct Map {
     name: String,
     handles: [MapHandle; 3],
@@ -104,8 +120,8 @@ impl Program {
             text => serde_json::from_str(text).expect("globals are JSON"),
         };
         let pinned = MapHome::Pinned(home.to_owned());
-        let program = resolved(&bytes, entry, globals);
-        let member = Member::prepare(&bytes, &program, &pinned, rounding(), None)
+        let resolved = resolved(&bytes, entry, globals);
+        let member = Member::prepare(&bytes, &resolved, &pinned, rounding(), None)
             .unwrap_or_else(|e| panic!("{name}: {e}\n{}", e.log().unwrap_or("")));
         let mut open = ObjectBuilder::default().open_memory(&bytes).expect("libbpf opens it");
         for mut program in open.progs_mut() {
@@ -118,13 +134,44 @@ impl Program {
         let steps = tail_calls.steps(pooled, frags, |open| take_globals(open, home));
         let first = steps[0].as_ref().expect("the step for chains without frags");
         let maps = maps(home, &alone, first);
-        Self { name, entry, frags, live: entry == "v_live", member, alone, steps, maps }
+        let source = Source { bytes, resolved, home: pinned };
+        let live = entry == "v_live";
+        Self { name, object, entry, frags, live, member, alone, steps, maps, source }
+    }
+
+    /// Whether it is what its file says, no globals set, and its maps can be found by what the
+    /// kernel tells of the program: maps in maps cannot.
+    pub(super) fn is_plain(&self) -> bool {
+        self.source.resolved.globals.is_empty() && self.object != "mapinmap"
+    }
+
+    /// The same program for a slot of a dispatcher, with the maps of [`Make::Member`].
+    pub(super) fn for_slot(&self) -> dispatcher::Program {
+        let Source { bytes, resolved, home } = &self.source;
+        let facts = Some(self.member.facts());
+        let again = Member::prepare(bytes, resolved, home, rounding(), facts);
+        dispatcher::Program::of_member(again.unwrap_or_else(|e| panic!("{} again: {e}", self.name)))
+    }
+
+    /// The maps of the program that others loaded, among those with these ids.
+    pub(super) fn handles(&self, ids: &[u32]) -> Handles {
+        let found: Vec<_> =
+            ids.iter().map(|&id| MapHandle::from_map_id(id).expect("a map in use")).collect();
+        let same = |name: &str, map: &MapHandle| {
+            let full = map.name().to_string_lossy().into_owned();
+            section(&full).unwrap_or(full) == name
+        };
+        let handle = |map: &Map| {
+            let found = found.iter().find(|found| same(&map.name, found))?;
+            Some(MapHandle::try_from(found).expect("a handle"))
+        };
+        self.maps.iter().map(handle).collect()
     }
 
     /// Puts all maps of a make back to what they were at first.
-    pub(super) fn reset(&self, make: Make) {
-        for Map { name, handles, initial } in &self.maps {
-            let map = &handles[make as usize];
+    pub(super) fn reset(&self, make: Make<'_>) {
+        for (at, Map { name, initial, .. }) in self.maps.iter().enumerate() {
+            let Some(map) = self.map(at, make) else { continue };
             for key in map.keys().filter(|key| !initial.contains_key(key)).collect::<Vec<_>>() {
                 map.delete(&key).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
             }
@@ -139,20 +186,32 @@ impl Program {
     }
 
     /// Makes a program whose verdict can be set answer `verdict` from now on.
-    pub(super) fn answer(&self, make: Make, verdict: i32) {
-        let data = self.maps.iter().find(|map| map.name == "data").expect("a data section");
-        let map = &data.handles[make as usize];
+    pub(super) fn answer(&self, make: Make<'_>, verdict: i32) {
+        let data = self.maps.iter().position(|map| map.name == "data").expect("a data section");
+        let map = self.map(data, make).expect("a program that reads it");
         map.update(&[0; 4], &verdict.to_ne_bytes(), MapFlags::ANY).expect("an update");
     }
 
     /// What a make has in its maps.
-    pub(super) fn contents(&self, make: Make) -> Contents {
-        let contents = |map: &Map| {
-            let entries = entries(&map.handles[make as usize]);
+    pub(super) fn contents(&self, make: Make<'_>) -> Contents {
+        let contents = |(at, map): (usize, &Map)| {
+            // Where the program has no use for a map, nobody has written it.
+            let entries = self.map(at, make).map_or_else(|| map.initial.clone(), entries);
             let comparable = |(key, values): (_, Vec<_>)| (key, comparable(&map.name, &values));
             (map.name.clone(), entries.into_iter().map(comparable).collect())
         };
-        self.maps.iter().map(contents).collect()
+        self.maps.iter().enumerate().map(contents).collect()
+    }
+
+    /// One of its maps as a make has it.
+    fn map<'a>(&'a self, at: usize, make: Make<'a>) -> Option<&'a MapHandle> {
+        let handles = &self.maps[at].handles;
+        match make {
+            Make::Member => Some(&handles[0]),
+            Make::Alone => Some(&handles[1]),
+            Make::Step => Some(&handles[2]),
+            Make::Loaded(handles) => handles[at].as_ref(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Making a failing case small: fewer members, simpler rules, fewer and shorter packets, as long
 //! as it fails. The same case always becomes the same.
 
-use super::case::Case;
+use super::case::{Case, Seat};
 use pointsman_model::ActionSet;
 
 /// A test run takes no shorter packet: Ethernet's header.
@@ -68,6 +68,7 @@ fn simpler(case: &Case) -> Vec<Case> {
             change(&|case| case.members[at].actions = left);
         }
         change(&|case| case.members[at].priority = 0);
+        change(&|case| case.members[at].seat = Seat::Shared);
     }
     for at in 0..case.packets.len() {
         let length = case.packets[at].bytes.len();
@@ -115,6 +116,7 @@ mod tests {
             actions: ActionSet::PASS.with(*random.of(&Action::ALL)),
             enforce: random.one_in(2),
             priority: random.below(4) as u32,
+            seat: *random.of(&[Seat::Shared, Seat::Own, Seat::Theirs]),
         };
         let packet = |random: &mut Random| Packet {
             answers: [("p3".to_owned(), 1), ("p5".to_owned(), 7)].into(),
@@ -150,7 +152,7 @@ mod tests {
             let programs: Vec<_> = small.members.iter().map(|place| &place.program).collect();
             assert_eq!(programs, ["p3", "p9"]);
             for place in &small.members {
-                assert_eq!((place.enforce, place.priority), (true, 0));
+                assert_eq!((place.enforce, place.priority, place.seat), (true, 0, Seat::Shared));
                 assert_eq!(place.actions, ActionSet::PASS);
             }
             let [packet] = small.packets.as_slice() else { panic!("{small:?}") };

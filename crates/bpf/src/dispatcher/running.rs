@@ -1,0 +1,73 @@
+//! Which programs run in slots, in whatever network namespace.
+
+use super::clean::{Programs, parse};
+use super::error::DispatcherError;
+use super::lock::Dispatcher;
+use super::{namespaces, netlink, sys};
+use crate::{kernel, pins};
+use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
+
+/// A dispatcher that is attached, with some of the programs in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The interface, as its network namespace counts.
+    pub interface_index: u32,
+    /// The kernel's id of the dispatcher.
+    pub dispatcher: u32,
+    /// The programs that were asked for and are in it.
+    pub programs: BTreeSet<u32>,
+}
+
+impl Dispatcher {
+    /// The dispatchers with any of `programs` in them that are attached, in whatever network
+    /// namespace.
+    ///
+    /// # Errors
+    /// The lock is held, or something cannot be looked at.
+    pub fn holders(&self, programs: &BTreeSet<u32>) -> Result<Vec<Holder>, DispatcherError> {
+        // Whoever attaches a dispatcher has pinned it, and unpins the one before under the lock.
+        let Some(_lock) = self.lock_if_there()? else { return Ok(Vec::new()) };
+        let mut holders = Vec::new();
+        for name in pins::list(self.root())? {
+            let Some((interface_index, dispatcher)) = parse(&name) else { continue };
+            let mut held = self.pinned_in(&name)?;
+            held.retain(|id| programs.contains(id));
+            if !held.is_empty() {
+                holders.push(Holder { interface_index, dispatcher, programs: held });
+            }
+        }
+        // Crashes leave pins of dispatchers that run no more.
+        let mut everywhere = None;
+        let mut attached = Vec::new();
+        for holder in holders {
+            let Holder { interface_index, dispatcher, .. } = holder;
+            let here = netlink::hook(interface_index).ok().and_then(|hook| hook.software);
+            let runs = match (here, &everywhere) {
+                (Some((id, _)), _) if id == dispatcher => true,
+                (_, Some(found)) => Programs::contains(found, &dispatcher),
+                // What cannot be looked at counts for nothing here: in a container that would be
+                // everything, and a chain would never come back to an interface made anew.
+                (_, None) => {
+                    everywhere.insert(namespaces::running()?.programs).contains(&dispatcher)
+                }
+            };
+            if runs {
+                attached.push(holder);
+            }
+        }
+        Ok(attached)
+    }
+
+    /// The programs that are pinned in a dispatcher's directory.
+    fn pinned_in(&self, directory: &str) -> Result<BTreeSet<u32>, DispatcherError> {
+        let directory = self.root().join(directory);
+        let mut programs = BTreeSet::new();
+        for file in pins::list(&directory)?.iter().filter(|file| file.ends_with("-prog")) {
+            if let Some(program) = kernel::open_pin(&directory.join(file))? {
+                programs.insert(sys::details(program.as_fd())?.id);
+            }
+        }
+        Ok(programs)
+    }
+}

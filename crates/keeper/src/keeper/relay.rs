@@ -1,0 +1,137 @@
+//! The keeper's end of the link.
+
+use super::{Keeper, LINK, RETRY};
+use crate::notice::Notice;
+use crate::systemd;
+use crate::wire::{self, Tag};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::Signal;
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+/// How many datagrams of the daemon are read before others have their turn.
+const ANSWERS_AT_ONCE: usize = 16;
+
+impl<F: FnMut(&Notice)> Keeper<F> {
+    pub(super) fn on_link(&mut self, flags: EventFlags) {
+        if flags.contains(EventFlags::OUT) {
+            self.link_blocked = false;
+            self.wait_for_link(EventFlags::IN);
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            self.read_link(ANSWERS_AT_ONCE);
+        }
+    }
+
+    /// Reads what the daemon tells.
+    pub(super) fn read_link(&mut self, datagrams: usize) {
+        for _ in 0..datagrams {
+            let Some(engine) = &self.engine else { return };
+            let buffer = &mut self.buffer;
+            match wire::receive_with(engine.link.as_fd(), buffer, RecvFlags::DONTWAIT) {
+                Ok(received) if received.length > 0 && !received.cut => self.understand(received),
+                Err(Errno::AGAIN) => return,
+                // Its end is near, and its pidfd tells of it.
+                Ok(wire::Received { length: 0, .. }) | Err(_) => {
+                    let _ = epoll::delete(&*self.epoll, &engine.link);
+                    return;
+                }
+                Ok(_) => {
+                    engine.signal(Signal::KILL);
+                    self.notice(&Notice::Nonsense("a datagram that is cut off"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn understand(&mut self, received: wire::Received) {
+        let wire::Received { length, descriptors, .. } = received;
+        let mut nonsense = None;
+        let mut ready = false;
+        for message in wire::messages(&self.buffer[..length], descriptors) {
+            let Some(message) = message else {
+                nonsense = Some("a message that cannot be read");
+                break;
+            };
+            let wire::Message { tag, connection, sequence, bytes, descriptors } = message;
+            match tag {
+                Tag::Reply if bytes.is_empty() => nonsense = Some("an empty answer"),
+                Tag::Reply => {
+                    if !self.clients.answer(connection, sequence, bytes, descriptors) {
+                        nonsense = Some("an answer to what was not asked, or is answered");
+                    }
+                }
+                Tag::Close => self.clients.close(connection),
+                Tag::Ready => ready = true,
+                Tag::Hello
+                | Tag::ConnectedImtl
+                | Tag::ConnectedNative
+                | Tag::Request
+                | Tag::Closed
+                | Tag::Replayed => nonsense = Some("what only a keeper tells"),
+            }
+        }
+        if ready {
+            self.on_ready();
+        }
+        if let Some(what) = nonsense {
+            self.notice(&Notice::Nonsense(what));
+        }
+    }
+
+    fn on_ready(&mut self) {
+        self.served = true;
+        if let Some(engine) = &mut self.engine {
+            engine.ready.get_or_insert_with(Instant::now);
+        }
+        if self.stopping.is_none() {
+            systemd::notify("READY=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
+        }
+    }
+
+    /// Tells the daemon what there is to tell, as far as the link takes it.
+    pub(super) fn flush_link(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        if self.link_blocked {
+            return;
+        }
+        loop {
+            if self.batch.is_empty() {
+                self.clients.tell(&mut self.batch);
+                if self.batch.is_empty() {
+                    return;
+                }
+            }
+            match self.batch.send(&engine.link, SendFlags::DONTWAIT) {
+                Ok(()) => self.batch.clear(),
+                Err(Errno::AGAIN) => {
+                    self.link_blocked = true;
+                    self.wait_for_link(EventFlags::IN | EventFlags::OUT);
+                    return;
+                }
+                // The link could be written to, so waiting for it would not wait.
+                Err(Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => {
+                    self.link_blocked = true;
+                    self.retry = Some(Instant::now() + RETRY);
+                    return;
+                }
+                // It has ended; what was to be told is told to the next one.
+                Err(_) => {
+                    self.batch.clear();
+                    self.link_blocked = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn wait_for_link(&self, flags: EventFlags) {
+        if let Some(engine) = &self.engine {
+            let data = EventData::new_u64(LINK);
+            let _ = epoll::modify(&*self.epoll, &engine.link, data, flags);
+        }
+    }
+}

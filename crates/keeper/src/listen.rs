@@ -1,0 +1,276 @@
+//! The listening sockets: bound so that one that answers is never taken over, removed at the end.
+
+use crate::link::Kind;
+use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, flock, open, stat};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
+    socket_with,
+};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// How many connections wait to be accepted. The kernel cuts it down to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// A socket to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub path: PathBuf,
+    /// What is spoken there.
+    pub kind: Kind,
+    /// Who may connect, as the bits of a file's mode.
+    pub mode: u32,
+    /// Whom it belongs to; without it, the group of this process.
+    pub group: Option<u32>,
+}
+
+/// Why a socket cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody serves there.
+    #[error(
+        "{} is in use: another manager answers there; stop it, or name another path",
+        path.display()
+    )]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else lies there.
+    #[error("{} is no socket; remove it, or name another path", path.display())]
+    NoSocket {
+        /// What lies there.
+        path: PathBuf,
+    },
+    /// The kernel takes 107 bytes for a socket's path (unix(7)).
+    #[error("{} is too long for a socket: at most 107 bytes", path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A socket that is listened on.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: OwnedFd,
+    pub(crate) kind: Kind,
+    path: PathBuf,
+    /// What we bound: device and inode.
+    bound: (u64, u64),
+    /// Held for life: who starts at the same moment must not take our socket for a stale one.
+    _lock: OwnedFd,
+}
+
+impl Listener {
+    /// Listens on `listen`. A socket that nobody answers on is replaced; its directory is made if
+    /// only that is missing.
+    pub(crate) fn bind(listen_on: &Listen) -> Result<Self, ListenError> {
+        let Listen { path, kind, mode, group } = listen_on;
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source: Errno| ListenError::Io { what, path, source: source.into() }
+        };
+        let address =
+            SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong { path: path.clone() })?;
+        if let Some(directory) = path.parent()
+            && let Err(source) = std::fs::create_dir(directory)
+            && source.kind() != io::ErrorKind::AlreadyExists
+        {
+            let path = directory.to_owned();
+            return Err(ListenError::Io { what: "create", path, source });
+        }
+        let lock = take_lock(path)?;
+        remove_stale(path, &address)?;
+        let socket = unix_socket(*kind).map_err(io("open a socket for", path))?;
+        bind(&socket, &address).map_err(io("bind", path))?;
+        let found = stat(path).map_err(io("look at", path))?;
+        let listener = Self {
+            socket,
+            kind: *kind,
+            path: path.clone(),
+            bound: (found.st_dev, found.st_ino),
+            _lock: lock,
+        };
+        if let Some(group) = group {
+            let group = Some(Gid::from_raw(*group));
+            rustix::fs::chownat(CWD, path, None, group, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(io("give a group to", path))?;
+        }
+        rustix::fs::chmod(path, Mode::from_raw_mode(*mode)).map_err(io("set the mode of", path))?;
+        // Only now can anybody connect, so rights hold from the first moment.
+        listen(&listener.socket, BACKLOG).map_err(io("listen on", path))?;
+        Ok(listener)
+    }
+
+    /// Listens on a socket that the service manager kept, if it is the one that lies there still.
+    pub(crate) fn adopt(listen_on: &Listen, socket: OwnedFd) -> Result<Self, ListenError> {
+        let path = listen_on.path.clone();
+        let bound: Option<SocketAddrUnix> =
+            getsockname(&socket).ok().and_then(|address| address.try_into().ok());
+        if bound.is_none_or(|bound| bound.path_bytes() != Some(path.as_os_str().as_bytes())) {
+            return Err(ListenError::NoSocket { path });
+        }
+        let lock = take_lock(&path)?;
+        let found = stat(&path).map_err(|source| ListenError::Io {
+            what: "look at",
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let bound = (found.st_dev, found.st_ino);
+        Ok(Self { socket, kind: listen_on.kind, path, bound, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the socket where it is, for the keeper to come.
+    pub(crate) fn leave(mut self) {
+        self.bound = (0, 0);
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // What somebody else has put in its place is not ours to remove.
+        if stat(&self.path).is_ok_and(|found| (found.st_dev, found.st_ino) == self.bound) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+        let _ = std::fs::remove_file(lock_path(&self.path));
+    }
+}
+
+fn unix_socket(kind: Kind) -> Result<OwnedFd, Errno> {
+    let kind = match kind {
+        Kind::Imtl => SocketType::STREAM,
+        Kind::Native => SocketType::SEQPACKET,
+    };
+    socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+fn take_lock(socket: &Path) -> Result<OwnedFd, ListenError> {
+    let path = lock_path(socket);
+    let io =
+        |source: Errno| ListenError::Io { what: "lock", path: path.clone(), source: source.into() };
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    loop {
+        let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(ListenError::InUse { path: socket.to_owned() });
+            }
+            Err(error) => return Err(io(error)),
+        }
+        // Its last holder removes it at its end: what we hold may not be there any more.
+        let held = rustix::fs::fstat(&file).map_err(io)?;
+        if stat(&path).is_ok_and(|there| (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino))
+        {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes a socket that nobody listens on, and nothing else.
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenError> {
+    let io = |what| {
+        move |source: Errno| ListenError::Io { what, path: path.to_owned(), source: source.into() }
+    };
+    match rustix::fs::lstat(path) {
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(io("look at")(error)),
+        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::Socket => {
+            return Err(ListenError::NoSocket { path: path.to_owned() });
+        }
+        Ok(_) => {}
+    }
+    let probe = unix_socket(Kind::Imtl).map_err(io("open a socket for"))?;
+    match connect(&probe, address) {
+        Err(Errno::CONNREFUSED) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        // Its queue is full, or it speaks otherwise: somebody listens.
+        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => {
+            return Err(ListenError::InUse { path: path.to_owned() });
+        }
+        Err(error) => return Err(io("ask who serves")(error)),
+    }
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(io("remove the stale socket")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+
+    fn at(path: &Path) -> Listen {
+        Listen { path: path.to_owned(), kind: Kind::Imtl, mode: 0o640, group: None }
+    }
+
+    #[test]
+    fn b_23_a_socket_that_answers_is_never_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mtl_manager.sock");
+        // The original, which knows no lock.
+        let other = UnixListener::bind(&path).unwrap();
+        let text = Listener::bind(&at(&path)).unwrap_err().to_string();
+        assert!(text.contains("in use") && text.contains("mtl_manager.sock"), "{text}");
+        UnixStream::connect(&path).expect("the other one serves on");
+        drop(other);
+        // Stale now.
+        let ours = Listener::bind(&at(&path)).unwrap();
+        assert!(matches!(Listener::bind(&at(&path)), Err(ListenError::InUse { .. })));
+        UnixStream::connect(&path).expect("ours serves");
+        drop(ours);
+        std::fs::remove_file(&path).unwrap_err();
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 0, "B-30: nothing is left behind");
+
+        let other = UnixDatagram::bind(&path).unwrap();
+        assert!(matches!(Listener::bind(&at(&path)), Err(ListenError::InUse { .. })));
+        drop(other);
+    }
+
+    #[test]
+    fn only_sockets_are_replaced_and_only_ours_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made").join("socket");
+        let ours = Listener::bind(&at(&path)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "somebody else's").unwrap();
+        drop(ours);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody else's");
+        let text = Listener::bind(&at(&path)).unwrap_err().to_string();
+        assert!(text.contains("is no socket"), "{text}");
+
+        let long = directory.path().join("n".repeat(120));
+        let text = Listener::bind(&at(&long)).unwrap_err().to_string();
+        assert!(text.contains("107"), "{text}");
+    }
+}

@@ -1,0 +1,196 @@
+//! What the keeper has to say to an operator. It writes no log itself.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How much a notice matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Something works less well than it should.
+    Warn,
+    /// Something changed.
+    Info,
+}
+
+/// Something an operator wants to know.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A socket takes connections.
+    Listening(PathBuf),
+    /// The daemon has started.
+    Started {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The daemon has ended and is started again.
+    Ended {
+        /// How it ended.
+        how: String,
+        /// When it is started again.
+        again_in: Duration,
+        /// How many clients wait for it.
+        clients: usize,
+    },
+    /// The daemon could not be started, and is tried again.
+    NotStarted {
+        /// What the kernel said.
+        error: io::Error,
+        /// When it is tried again.
+        again_in: Duration,
+    },
+    /// The daemon is swapped for the one that is installed now.
+    Swapping,
+    /// As many clients as there may be: more are turned away.
+    Full {
+        /// The limit.
+        limit: usize,
+    },
+    /// The process may not open as many files as there may be clients.
+    FewerClients {
+        /// The limit asked for.
+        wanted: usize,
+        /// What the limit is now.
+        limit: usize,
+    },
+    /// New connections wait, because none can be accepted.
+    AcceptPaused(io::Error),
+    /// A client was disconnected.
+    Disconnected {
+        /// The connection.
+        connection: u64,
+        /// Why.
+        why: &'static str,
+    },
+    /// The daemon told something that cannot be right.
+    Nonsense(&'static str),
+    /// The service manager cannot be told something.
+    Notify(io::Error),
+}
+
+impl Notice {
+    /// How much it matters.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Listening(_) | Self::Started { .. } | Self::Swapping => Level::Info,
+            Self::Ended { .. }
+            | Self::NotStarted { .. }
+            | Self::Full { .. }
+            | Self::FewerClients { .. }
+            | Self::AcceptPaused(_)
+            | Self::Disconnected { .. }
+            | Self::Nonsense(_)
+            | Self::Notify(_) => Level::Warn,
+        }
+    }
+
+    /// Which notices are kept from flooding a log together: clients can cause them at will.
+    fn flood(&self) -> Option<usize> {
+        match self {
+            Self::Full { .. } => Some(0),
+            Self::AcceptPaused(_) => Some(1),
+            Self::Disconnected { .. } => Some(2),
+            Self::Nonsense(_) => Some(3),
+            Self::Listening(_)
+            | Self::Started { .. }
+            | Self::Ended { .. }
+            | Self::NotStarted { .. }
+            | Self::Swapping
+            | Self::FewerClients { .. }
+            | Self::Notify(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening(path) => write!(f, "clients may connect to {}", path.display()),
+            Self::Started { pid } => write!(f, "the daemon runs as pid {pid}"),
+            Self::Ended { how, again_in, clients } if again_in.is_zero() => write!(
+                f,
+                "the daemon ended: {how}; {clients} clients stay connected and it is started \
+                 again at once"
+            ),
+            Self::Ended { how, again_in, clients } => write!(
+                f,
+                "the daemon ended: {how}; {clients} clients stay connected and it is started \
+                 again in {again_in:?}"
+            ),
+            Self::NotStarted { error, again_in } => {
+                write!(f, "the daemon cannot be started: {error}; tried again in {again_in:?}")
+            }
+            Self::Swapping => f.write_str("the daemon ends to be started anew; clients stay"),
+            Self::Full { limit } => write!(
+                f,
+                "{limit} clients are connected, and more are turned away: raise --max-clients, or \
+                 end clients that should not be there"
+            ),
+            Self::FewerClients { wanted, limit } => write!(
+                f,
+                "--max-clients {wanted} becomes {limit}: this process may not open more files; \
+                 raise the limit of open files (LimitNOFILE=, ulimit -n)"
+            ),
+            Self::AcceptPaused(error) => write!(
+                f,
+                "new clients wait, because none can be accepted: {error}; raise the limit of open \
+                 files or end what holds them"
+            ),
+            Self::Disconnected { connection, why } => {
+                write!(f, "connection {connection} was closed: {why}")
+            }
+            Self::Nonsense(what) => write!(f, "the daemon told nonsense, which is ignored: {what}"),
+            Self::Notify(error) => write!(f, "cannot notify the service manager: {error}"),
+        }
+    }
+}
+
+/// Passes notices on, and of those that clients can cause at will few.
+#[derive(Debug)]
+pub(crate) struct Notices<F> {
+    tell: F,
+    last: [Option<Instant>; 4],
+}
+
+/// The shortest time between two of a kind that clients can cause at will.
+const SELDOM: Duration = Duration::from_secs(10);
+
+impl<F: FnMut(&Notice)> Notices<F> {
+    pub(crate) fn new(tell: F) -> Self {
+        Self { tell, last: [None; 4] }
+    }
+
+    pub(crate) fn tell(&mut self, notice: &Notice, now: Instant) {
+        if let Some(last) = notice.flood().and_then(|kind| self.last.get_mut(kind)) {
+            if last.is_some_and(|last| now.duration_since(last) < SELDOM) {
+                return;
+            }
+            *last = Some(now);
+        }
+        (self.tell)(notice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_cause_is_told_seldom_and_the_rest_always() {
+        let mut told = Vec::new();
+        let mut notices = Notices::new(|notice: &Notice| told.push(notice.to_string()));
+        let start = Instant::now();
+        for second in 0..20 {
+            let now = start + Duration::from_secs(second);
+            notices.tell(&Notice::Full { limit: 5 }, now);
+            notices.tell(&Notice::Nonsense("odd"), now);
+        }
+        notices.tell(&Notice::Swapping, start);
+        notices.tell(&Notice::Swapping, start);
+        let full = told.iter().filter(|text| text.contains("--max-clients")).count();
+        assert_eq!((told.len(), full), (6, 2));
+    }
+}

@@ -1,0 +1,10 @@
+//! The keeper as a process, with the daemon of `examples/echo.rs` and raw clients.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod ends;
+mod kills;
+mod limits;
+mod scene;
+mod serving;
+mod store;

@@ -1,0 +1,155 @@
+//! Pointsman's own protocol for leases: a JSON object in each datagram, and one in each answer.
+//!
+//! ```text
+//! {"lease": {"cpus": 3, "near": "eth0", "whole_cores": true}}  ->  {"leased": [{"id": 5, "cpu": 5}, ..]}
+//! {"return": {"ids": [5]}}, {"return": {}} for all             ->  {"done": true}
+//! what cannot be                                               ->  {"refused": {"kind": "too_few", .., "message": "..."}}
+//! ```
+
+use crate::{Kept, Lease, Why};
+use serde::{Deserialize, Serialize};
+
+/// The most CPUs of one request: with the seven others of each core, on the widest machines, the
+/// answer still fits into a datagram of 64 KiB.
+pub const MOST_CPUS: u32 = 200;
+
+/// The longest part of an error that quotes what a client sent, in characters.
+const LONGEST_QUOTE: usize = 200;
+
+/// Text of a client's, short and without control characters: it goes into logs and back.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(LONGEST_QUOTE).map(clean).collect()
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// CPUs, wherever they are best.
+    Lease(LeaseRequest),
+    /// To give some back.
+    Return(ReturnRequest),
+}
+
+/// Which CPUs are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// How many to run on.
+    pub cpus: u32,
+    /// The interface to be near, of the daemon's network namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
+    /// Whether the other CPUs of the cores are kept idle.
+    #[serde(default)]
+    pub whole_cores: bool,
+}
+
+/// What is given back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReturnRequest {
+    /// These; left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<u32>>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer<'a> {
+    /// These are the client's now.
+    Leased(&'a [Lease]),
+    /// Done.
+    Done(bool),
+    /// No.
+    Refused {
+        /// Why, for programs.
+        #[serde(flatten)]
+        why: &'a Why,
+        /// Why, for people.
+        message: String,
+    },
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// [`Why::BadRequest`] with what is wrong.
+pub fn read(bytes: &[u8]) -> Result<Request, Why> {
+    let request: Request = serde_json::from_slice(bytes).map_err(|error| {
+        let error = quoted(&error.to_string());
+        Why::BadRequest { what: format!("the request is not understood: {error}") }
+    })?;
+    if let Request::Lease(LeaseRequest { cpus, .. }) = &request
+        && !(1..=MOST_CPUS).contains(cpus)
+    {
+        let what = format!("expected 1 to {MOST_CPUS} CPUs, found {cpus}");
+        return Err(Why::BadRequest { what });
+    }
+    Ok(request)
+}
+
+/// What leaves as the answer.
+#[must_use]
+pub fn write(kept: &Kept) -> Vec<u8> {
+    let answer = match kept {
+        Kept::Done => Answer::Done(true),
+        Kept::Leased(leases) => Answer::Leased(leases),
+        Kept::Refused(why) => Answer::Refused { why, message: why.to_string() },
+    };
+    serde_json::to_vec(&answer).expect("invariant: answers have string keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_strictly() {
+        let asked =
+            read(br#"{"lease": {"cpus": 3, "near": "eth0", "whole_cores": true}}"#).unwrap();
+        let near = Some("eth0".into());
+        assert_eq!(asked, Request::Lease(LeaseRequest { cpus: 3, near, whole_cores: true }));
+        assert_eq!(read(br#"{"return": {}}"#).unwrap(), Request::Return(ReturnRequest::default()));
+        for bad in [
+            &b"\xff"[..],
+            b"",
+            b"{}",
+            b"[]",
+            br#"{"lease": {"cpus": 0}}"#,
+            br#"{"lease": {}}"#,
+            br#"{"lease": {"cpus": 201}}"#,
+            br#"{"lease": {"cpus": 1, "x": 1}}"#,
+            br#"{"lease": {"cpus": 1}, "return": {}}"#,
+            br#"{"return": {"ids": [-1]}}"#,
+        ] {
+            assert!(matches!(read(bad), Err(Why::BadRequest { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_answer_fits_into_a_datagram() {
+        let lease = Lease { id: 8191, cpu: Some(8191), idle: true };
+        let most = Kept::Leased(vec![lease; 8 * MOST_CPUS as usize]);
+        assert!(write(&most).len() <= 64 << 10, "{}", write(&most).len());
+        let name = "\u{1}\n\u{202e}".repeat(20_000);
+        let why = Why::BadRequest { what: quoted(&name) };
+        assert!(write(&Kept::Refused(why)).len() < 4096);
+    }
+
+    #[test]
+    fn answers_say_it_for_programs_and_for_people() {
+        let text = |kept: &Kept| String::from_utf8(write(kept)).unwrap();
+        let leased = Kept::Leased(vec![Lease { id: 5, cpu: Some(5), idle: true }]);
+        assert_eq!(text(&leased), r#"{"leased":[{"id":5,"cpu":5,"idle":true}]}"#);
+        assert_eq!(text(&Kept::Done), r#"{"done":true}"#);
+        let few = Kept::Refused(Why::TooFew { wanted: 3, available: 1 });
+        assert_eq!(
+            text(&few),
+            r#"{"refused":{"kind":"too_few","wanted":3,"available":1,"message":"CPUs asked for: 3, that fit and are free: 1"}}"#
+        );
+    }
+}

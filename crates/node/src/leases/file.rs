@@ -1,0 +1,407 @@
+//! The journal of leases on disk: appended to, compacted by a rename, never synced.
+//!
+//! It has to outlive the daemon, not the host: connections end with the keeper, and nothing of
+//! another keeper's connections is read. Space for giving everything back is set aside before
+//! anything is given away, so a full disk stops grants and nothing else.
+
+use pointsman_lease::journal::{self, RELEASE_BYTES};
+use pointsman_lease::{Change, Record};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The file in the run directory.
+pub const FILE: &str = "leases.journal";
+
+/// The size from which it is compacted, in bytes.
+const COMPACT_ABOVE: u64 = 4 << 20;
+
+/// Space is set aside in pieces of this size, in bytes.
+const CHUNK: u64 = 64 << 10;
+
+/// The largest journal that is read back, in bytes: far above what compaction leaves.
+const MAX_JOURNAL: usize = 256 << 20;
+
+/// The journal of one keeper's connections.
+#[derive(Debug)]
+pub(super) struct JournalFile {
+    path: PathBuf,
+    epoch: String,
+    /// `None`: it could not be opened.
+    file: Option<File>,
+    /// Where the next record goes.
+    length: u64,
+    /// Up to where there is space.
+    reserved: u64,
+    /// The size from which it is compacted next.
+    compact_at: u64,
+    /// Something is not written down: a whole new journal must be written before anything is
+    /// given away.
+    behind: bool,
+    /// Why nothing can be given away; `None`: it can.
+    failing: Option<String>,
+    /// There is one that cannot be read: who holds what is not known, and it is not written over.
+    unreadable: bool,
+}
+
+/// How much a record matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// It gives something away: not without being written down.
+    Grant,
+    /// Anything else.
+    Other,
+}
+
+impl JournalFile {
+    /// Opens the journal in `directory`, and reads the records that belong to the keeper `epoch`.
+    /// What another keeper's daemon left is begun anew.
+    #[must_use]
+    pub(super) fn open(directory: &Path, epoch: &str) -> (Self, Vec<Record>) {
+        let path = directory.join(FILE);
+        let mut journal = Self {
+            path,
+            epoch: epoch.to_owned(),
+            file: None,
+            length: 0,
+            reserved: 0,
+            compact_at: COMPACT_ABOVE,
+            behind: false,
+            failing: None,
+            unreadable: false,
+        };
+        let records = match crate::store::read_regular(&journal.path, MAX_JOURNAL) {
+            Ok(bytes) => journal.resume(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                journal.fail("read", &error);
+                journal.unreadable = true;
+                return (journal, Vec::new());
+            }
+        };
+        let records = records.unwrap_or_else(|| {
+            if let Err(error) = journal.begin(&[], 0) {
+                journal.fail("write", &error);
+            }
+            Vec::new()
+        });
+        (journal, records)
+    }
+
+    fn resume(&mut self, bytes: &[u8]) -> Option<Vec<Record>> {
+        let read = journal::decode(bytes);
+        if read.heading.is_none_or(|heading| heading.epoch != self.epoch) {
+            return None;
+        }
+        if read.torn {
+            tracing::info!(
+                "the last record of {} was cut off when the daemon ended; the request it answers \
+                 is done again",
+                self.path.display()
+            );
+        }
+        let file = OpenOptions::new().write(true).open(&self.path).ok()?;
+        self.length = read.length as u64;
+        let size = bytes.len() as u64;
+        if read.torn {
+            // Nothing of what was torn may stay behind the next record.
+            file.set_len(self.length).ok()?;
+        }
+        self.file = Some(file);
+        self.reserved = if read.torn { self.length } else { size };
+        // What was set aside stays so, as far as nobody else has taken it.
+        let _ = self.reserve(size);
+        Some(read.records)
+    }
+
+    /// Why nothing can be given away; `None`: it can.
+    #[must_use]
+    pub(super) fn failing(&self) -> Option<&str> {
+        self.failing.as_deref()
+    }
+
+    /// Its size, in bytes.
+    #[must_use]
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Writes a record down before it is applied. `held` lcores and clients can be given back
+    /// after it; `snapshot` gives the records of a whole new journal, without this one.
+    ///
+    /// # Errors
+    /// It gives something away and cannot be written down: it must not be applied. Everything else
+    /// is to be applied in any case, and is written down as soon as that is possible.
+    pub(super) fn write(
+        &mut self,
+        record: &Record,
+        held: usize,
+        snapshot: impl FnOnce() -> Vec<Record>,
+    ) -> Result<(), String> {
+        let weight = match &record.change {
+            Change::Leased { leases, .. } if !leases.is_empty() => Weight::Grant,
+            _ => Weight::Other,
+        };
+        if self.behind && weight == Weight::Other {
+            return Ok(());
+        }
+        let due = self.length > self.compact_at;
+        if (self.behind || due || self.file.is_none())
+            && let Err(error) = self.begin(&snapshot(), held)
+        {
+            self.compact_at = self.length.saturating_mul(2).max(COMPACT_ABOVE);
+            if self.behind || self.file.is_none() {
+                self.behind = true;
+                self.fail("write", &error);
+                return self.refuse(weight);
+            }
+        }
+        let bytes = journal::encode(record);
+        match self.append(&bytes, held, weight) {
+            Ok(()) => {
+                if weight == Weight::Grant && self.failing.take().is_some() {
+                    tracing::info!("{} can be written again", self.path.display());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.fail("write", &error);
+                self.behind |= weight == Weight::Other;
+                self.refuse(weight)
+            }
+        }
+    }
+
+    fn refuse(&self, weight: Weight) -> Result<(), String> {
+        match (weight, &self.failing) {
+            (Weight::Grant, Some(why)) => Err(why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8], held: usize, weight: Weight) -> io::Result<()> {
+        let end = self.length + bytes.len() as u64;
+        if weight == Weight::Grant {
+            self.reserve(end.saturating_add(releases(held)))?;
+        }
+        let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Err(error) = file.write_all_at(bytes, self.length) {
+            // What of it was written is no record; what was set aside behind it is lost.
+            let _ = file.set_len(self.length);
+            self.reserved = self.length;
+            return Err(error);
+        }
+        self.length = end;
+        self.reserved = self.reserved.max(end);
+        Ok(())
+    }
+
+    /// Makes sure that there is space up to `end`.
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        if end > self.reserved {
+            self.reserved = set_aside(file, self.reserved, end)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether something can be given away again, because somebody wants to know.
+    pub(super) fn retry(&mut self, held: usize, snapshot: impl FnOnce() -> Vec<Record>) {
+        if self.failing.is_none() {
+            return;
+        }
+        let result = if self.behind || self.file.is_none() {
+            self.begin(&snapshot(), held)
+        } else {
+            // As much as the next grant needs, about.
+            self.reserve(self.length.saturating_add(releases(held + 2)))
+        };
+        match result {
+            Ok(()) => self.failing = None,
+            Err(error) => self.fail("write", &error),
+        }
+    }
+
+    /// Begins a new journal with these records, in place of the one there is.
+    fn begin(&mut self, records: &[Record], held: usize) -> io::Result<()> {
+        if self.unreadable {
+            return Err(io::Error::other("what is there cannot be read; restart pointsman-node"));
+        }
+        let mut bytes = journal::heading(&self.epoch);
+        for record in records {
+            bytes.extend_from_slice(&journal::encode(record));
+        }
+        let aside = self.path.with_extension("journal.aside");
+        let written = (|| {
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            file.write_all_at(&bytes, 0)?;
+            let length = bytes.len() as u64;
+            // Before the old one is given up, with what is set aside in it.
+            let reserved = set_aside(&file, length, length.saturating_add(releases(held)))?;
+            fs::rename(&aside, &self.path)?;
+            Ok((file, reserved))
+        })();
+        match written {
+            Ok((file, reserved)) => {
+                self.file = Some(file);
+                self.length = bytes.len() as u64;
+                self.reserved = reserved;
+                self.compact_at = (self.length * 2).max(COMPACT_ABOVE);
+                self.behind = false;
+                Ok(())
+            }
+            Err(error) => {
+                // The error that matters is the first one.
+                let _ = fs::remove_file(&aside);
+                Err(error)
+            }
+        }
+    }
+
+    fn fail(&mut self, what: &str, error: &io::Error) {
+        let advice = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "; free space on its file system"
+            }
+            _ => "",
+        };
+        let why = format!("cannot {what} {}: {error}{advice}", self.path.display());
+        // Once: every request would say it again.
+        if self.failing.as_ref() != Some(&why) {
+            tracing::error!(
+                "{why}: no lcore is given away as long as this is so; leases end as ever"
+            );
+            self.failing = Some(why);
+        }
+    }
+}
+
+/// What giving all of it back takes, in bytes, and one more.
+fn releases(held: usize) -> u64 {
+    (held + 1).saturating_mul(RELEASE_BYTES) as u64
+}
+
+/// Makes sure that a file with space up to `from` has space up to `end`, and returns up to where it
+/// has.
+fn set_aside(file: &File, from: u64, end: u64) -> io::Result<u64> {
+    // A little is better than nothing where the disk is nearly full.
+    for to in [end.next_multiple_of(CHUNK), end] {
+        match fallocate(file, FallocateFlags::empty(), from, to - from) {
+            Ok(()) => return Ok(to),
+            // Not every file system can; then a release may fail, and is done all the same.
+            Err(Errno::OPNOTSUPP) => return Ok(from),
+            Err(Errno::NOSPC | Errno::DQUOT) if to > end => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::NOSPC.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_lease::Lease;
+
+    fn record(connection: u64, sequence: u64, change: Change) -> Record {
+        Record { connection, sequence, change, refused: None }
+    }
+
+    fn grant(id: u32) -> Record {
+        let leases = vec![Lease { id, cpu: Some(id), idle: false }];
+        record(1, u64::from(id), Change::Leased { leases, mapping: None, moved: Vec::new() })
+    }
+
+    fn put(id: u32) -> Record {
+        record(1, 1000 + u64::from(id), Change::Returned(vec![id]))
+    }
+
+    fn none() -> Vec<Record> {
+        panic!("nothing has to be written anew")
+    }
+
+    #[test]
+    fn it_is_read_back_by_daemons_of_the_same_keeper_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, empty) = JournalFile::open(directory.path(), "one");
+        assert!(empty.is_empty());
+        let records: Vec<_> = (1..5).map(grant).chain([put(2)]).collect();
+        for record in &records {
+            journal.write(record, 4, none).unwrap();
+        }
+        // The space that was set aside is behind the last record.
+        let size = fs::metadata(directory.path().join(FILE)).unwrap().len();
+        assert!(size > journal.length());
+        let (_, read) = JournalFile::open(directory.path(), "one");
+        assert_eq!(read, records);
+        assert_eq!(JournalFile::open(directory.path(), "two").1, []);
+        assert_eq!(JournalFile::open(directory.path(), "one").1, [], "it was begun anew");
+    }
+
+    #[test]
+    fn a_torn_record_is_left_out_and_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let (mut journal, _) = JournalFile::open(directory.path(), "one");
+        for id in [1, 2] {
+            journal.write(&grant(id), 2, none).unwrap();
+        }
+        let length = usize::try_from(journal.length()).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let first = length - journal::encode(&grant(2)).len();
+        for cut in first..length {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (mut journal, read) = JournalFile::open(directory.path(), "one");
+            assert_eq!(read, [grant(1)], "cut at {cut}");
+            journal.write(&put(1), 1, none).unwrap();
+            assert_eq!(JournalFile::open(directory.path(), "one").1, [grant(1), put(1)]);
+        }
+    }
+
+    #[test]
+    fn it_does_not_grow_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = JournalFile::open(directory.path(), "one");
+        let mut compacted = 0;
+        for _ in 0..60_000 {
+            let snapshot = || {
+                compacted += 1;
+                vec![grant(7)]
+            };
+            journal.write(&grant(1), 1, snapshot).unwrap();
+            assert!(journal.length() <= COMPACT_ABOVE + 1024);
+        }
+        assert!(compacted > 0);
+        let (_, read) = JournalFile::open(directory.path(), "one");
+        assert_eq!(read[0], grant(7));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing lies beside it");
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_written_stops_grants_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        let (mut journal, _) = JournalFile::open(&missing, "one");
+        assert!(journal.failing().is_some_and(|why| why.contains("leases.journal")));
+        assert!(journal.write(&grant(1), 0, Vec::new).is_err());
+        journal.write(&put(1), 0, Vec::new).unwrap();
+        // As soon as it can be written, all of it is written.
+        fs::create_dir(&missing).unwrap();
+        journal.write(&grant(2), 0, || vec![grant(9)]).unwrap();
+        assert_eq!(journal.failing(), None);
+        assert_eq!(JournalFile::open(&missing, "one").1, [grant(9), grant(2)]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_neither_believed_nor_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(FILE)).unwrap();
+        let (mut journal, read) = JournalFile::open(directory.path(), "one");
+        assert_eq!(read, []);
+        assert!(journal.write(&grant(1), 0, Vec::new).is_err());
+        assert!(journal.failing().is_some());
+    }
+}

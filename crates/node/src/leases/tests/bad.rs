@@ -1,0 +1,191 @@
+//! Hosts and clients that do not behave.
+
+use super::*;
+use crate::leases::{Asker, Message};
+use pointsman_model::api::ProblemKind;
+use pointsman_model::lease::{Liveness, Mapping};
+use serde_json::{Value, json};
+
+#[test]
+fn a_cpu_that_is_unplugged_stays_with_its_owner_and_is_shown() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!((desk.get(1, 3), desk.get(1, 4)), (0, 0));
+    host.write("sys/devices/system/cpu/online", "0-2,4-15");
+    let lcores = desk.lcores();
+    assert!(lcores.topology.cpu(3).is_some_and(|cpu| !cpu.online));
+    assert_eq!(lcores.held[0].lcore.notes, ["the CPU is offline"]);
+    assert_eq!(lcores.held[1].lcore.notes, Vec::<String>::new());
+    host.write("sys/devices/system/cpu/present", "0-2");
+    assert_eq!(desk.lcores().held[0].lcore.notes, ["the CPU is gone"]);
+    host.write("sys/devices/system/cpu/present", "rubbish");
+    assert_eq!(desk.lcores().topology.cpus.len(), 3, "what is known stays");
+    assert_eq!((desk.put(1, 3), desk.held()), (0, 1));
+}
+
+#[test]
+fn a_cpuset_that_changes_under_a_client_changes_no_lease() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    host.cpuset("4-7");
+    desk.client(1);
+    assert_eq!(desk.get(1, 0), 0);
+    host.cpuset("6-9");
+    // DPDK does not number its lcores anew.
+    assert_eq!(desk.get(1, 1), 0);
+    let instance = desk.instance(1);
+    let cpus: Vec<_> = instance.lcores.iter().map(|lcore| (lcore.id, lcore.cpu)).collect();
+    assert_eq!(cpus, [(0, Some(4)), (1, Some(5))]);
+    assert_eq!(instance.mapping, Some(Mapping::Remapped));
+    assert_eq!(instance.cpuset_now.map(|cpus| cpus.to_string()).as_deref(), Some("6-9"));
+    assert_eq!(instance.lcores[0].notes, ["outside the cpuset that its process has now"]);
+}
+
+#[test]
+fn a_client_that_cannot_be_looked_into_gets_physical_ids_and_that_is_shown() {
+    let host = Host::new();
+    fs::remove_dir_all(host.path("proc")).unwrap();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!(desk.get(1, 3), 0);
+    let instance = desk.instance(1);
+    assert_eq!(instance.mapping, Some(Mapping::PhysicalAssumed));
+    assert!(instance.lcores[0].notes[0].contains("cannot be read"), "{instance:?}");
+    assert_eq!((instance.peer.command, instance.liveness), (None, Liveness::Gone));
+}
+
+#[test]
+fn a_process_that_is_stopped_is_stuck() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    for (state, liveness) in
+        [("S", Liveness::Alive), ("T", Liveness::Stuck), ("D", Liveness::Stuck)]
+    {
+        host.process(state);
+        assert_eq!(desk.instance(1).liveness, liveness);
+    }
+}
+
+#[test]
+fn register_names_interfaces_that_are_there() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.connect(1, Kind::Imtl);
+    // 1 is lo, in every network namespace.
+    for (interfaces, code) in [(vec![1, 0x7fff_ffff], -19), (vec![0], -19), (vec![1], 0)] {
+        let count = u16::try_from(interfaces.len()).unwrap();
+        let asked = register(&[0, 0, 0, 106], count, &interfaces);
+        assert_eq!(desk.ask(1, asked), reply(201, code), "{interfaces:?}");
+    }
+    assert_eq!(desk.instance(1).claimed.unwrap().interfaces, [1]);
+}
+
+fn native(desk: &mut Desk, connection: u64, request: &Value) -> Value {
+    let (bytes, _) = desk.ask(connection, request.to_string().into_bytes());
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[test]
+fn cores_near_a_card_are_leased_by_connection() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.connect(1, Kind::Native);
+    let three = json!({"lease": {"cpus": 3, "near": "eth0", "whole_cores": true}});
+    let leased = native(&mut desk, 1, &three);
+    let ids: Vec<_> = leased["leased"].as_array().unwrap().iter().map(|l| &l["cpu"]).collect();
+    assert_eq!(ids, [8, 9, 10]);
+    let known = native(&mut desk, 1, &json!({"lease": {"cpus": 1, "near": "eth9"}}));
+    assert_eq!(known["refused"]["kind"], "bad_request");
+    let many = native(&mut desk, 1, &json!({"lease": {"cpus": 14}}));
+    assert_eq!(
+        (&many["refused"]["kind"], &many["refused"]["available"]),
+        (&json!("too_few"), &json!(13))
+    );
+    assert_eq!(native(&mut desk, 1, &json!({"return": {"ids": [9]}})), json!({"done": true}));
+    assert_eq!(native(&mut desk, 1, &json!({"return": {"ids": [9]}}))["refused"]["id"], 9);
+    let long = json!({"lease": {"cpus": 1, "near": "\u{1}".repeat(8000)}});
+    assert_eq!(native(&mut desk, 1, &long)["refused"]["kind"], "bad_request");
+    // What a client sends comes back short, and never breaks the answer.
+    let long = format!(r#"{{"{}": 1}}"#, "\\n\\u001b".repeat(8000));
+    let (bytes, _) = desk.ask(1, long.into_bytes());
+    assert!(bytes.len() < 2000 && serde_json::from_slice::<Value>(&bytes).is_ok());
+    // Both protocols share the machine.
+    desk.client(2);
+    assert_eq!((desk.get(2, 8), desk.get(2, 9)), (-16, 0));
+    desk.end(1);
+    assert_eq!(desk.get(2, 8), 0);
+}
+
+fn document(desk: &mut Desk, more: &Value) {
+    let mut document = json!({"schema": "pointsman.node/v1", "node": "n", "generation": 1});
+    let fields = more.as_object().unwrap().clone();
+    document.as_object_mut().unwrap().extend(fields);
+    desk.counter.message(Message::Document(document.to_string().into_bytes()));
+}
+
+#[test]
+fn a_document_reserves_cpus_and_says_who_may_have_the_others() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!(desk.get(1, 2), 0);
+    document(&mut desk, &json!({"lcores": {"reserve": [2, 3]}}));
+    assert_eq!((desk.get(1, 3), desk.get(1, 4)), (-16, 0));
+    let lcores = desk.lcores();
+    assert_eq!(lcores.reserved.to_string(), "2-3");
+    assert_eq!(lcores.held[0].lcore.notes, ["reserved since"]);
+    // One that cannot be read changes nothing.
+    desk.counter.message(Message::Document(b"{}".to_vec()));
+    assert_eq!(desk.get(1, 3), -16);
+}
+
+#[test]
+fn only_an_administrator_clears() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!(desk.get(1, 2), 0);
+    let mut clear = |id, uid, groups: &[u32]| {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let asker = Asker { uid, groups: groups.to_vec() };
+        desk.counter.message(Message::Clear(id, asker, reply));
+        answer.blocking_recv().unwrap()
+    };
+    assert_eq!(clear(9, Some(5), &[]).unwrap_err().kind, ProblemKind::NotFound);
+    // As long as the document says nothing, whoever may open the socket may.
+    assert_eq!(clear(1, Some(5), &[]).unwrap().lcores.len(), 1);
+    document(&mut desk, &json!({"access": {"administrators": {"groups": [44]}}}));
+    let mut clear = |uid, groups: &[u32]| {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let asker = Asker { uid, groups: groups.to_vec() };
+        desk.counter.message(Message::Clear(1, asker, reply));
+        answer.blocking_recv().unwrap().map_err(|problem| problem.kind)
+    };
+    assert_eq!(clear(Some(5), &[7]), Err(ProblemKind::Forbidden));
+    assert_eq!(clear(None, &[44]), Err(ProblemKind::Forbidden));
+    assert!(clear(Some(5), &[7, 44]).is_ok() && clear(Some(0), &[]).is_ok());
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_refuses_grants_and_lets_leases_end() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!((desk.get(1, 1), desk.get(1, 2)), (0, 0));
+    // Nothing can be written anew, and the file there is has become another's.
+    fs::rename(host.path("run"), host.path("away")).unwrap();
+    desk = host.open("e");
+    desk.client(1);
+    assert_eq!(desk.get(1, 5), -5, "EIO in 1.1");
+    assert!(desk.lcores().refusing.is_some_and(|why| why.contains("leases.journal")));
+    assert_eq!(desk.put(1, 5), -22);
+    desk.connect(2, Kind::Native);
+    let refused = native(&mut desk, 2, &json!({"lease": {"cpus": 1}}));
+    assert_eq!(refused["refused"]["kind"], "journal");
+    desk.end(1);
+    fs::rename(host.path("away"), host.path("run")).unwrap();
+    assert_eq!(desk.lcores().refusing, None, "as soon as somebody looks");
+    assert_eq!(native(&mut desk, 2, &json!({"lease": {"cpus": 1}}))["leased"][0]["cpu"], 1);
+}
