@@ -71,7 +71,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// The ring of `cargo xtask test`, on one kernel.
 pub(crate) fn ring(workspace: &Workspace, session: &mut Session, kernel: &Kernel) -> Result<Tally> {
-    let limit = Duration::from_secs(if session.full { 3600 } else { 600 });
+    let limit = Duration::from_secs(if session.full { 3600 } else { 1200 });
     run_tests(workspace, session, kernel, limit, &[])
 }
 
