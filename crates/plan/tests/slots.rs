@@ -192,6 +192,9 @@ fn a_link_gives_way_to_a_dispatcher_only_where_a_gap_is_allowed() {
     let wanted = chain(&["10 a"], json!({}));
     bench.caps.freplace = Err("not yet".into());
     bench.apply(1, &wanted, &mut host);
+    let decided = chain(&["10 a"], json!({"others": [{"name": "y", "priority": 1}]}));
+    let plan = bench.plan(&bench.document(1, &decided), &host);
+    assert!(plan.notes[0].message.starts_with("what the document decides"), "{:?}", plan.notes);
     bench.caps.freplace = Ok(());
     let plan = bench.plan(&bench.document(1, &wanted), &host);
     assert!(plan.is_converged());
