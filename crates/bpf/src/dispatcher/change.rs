@@ -111,6 +111,8 @@ pub struct Options {
     pub company: bool,
     /// Whether removing everything also ends a BPF link of somebody's.
     pub end_links: bool,
+    /// Whether a dispatcher without pins is replaced if the kernel says that nothing runs in it.
+    pub take_empty: bool,
 }
 
 /// What a change has done.
@@ -274,7 +276,8 @@ impl Dispatcher {
         edit: &mut impl FnMut(&[Component]) -> Result<Vec<Wanted<'p>>, DispatcherError>,
         lock: &Lock,
     ) -> Result<Try, DispatcherError> {
-        let mut old = changeable(self.read_locked(interface_index, Some(lock))?)?;
+        let found = self.read_locked(interface_index, Some(lock))?;
+        let mut old = changeable(if options.take_empty { found.or_empty() } else { found })?;
         let mut running = old.as_mut().map(|old| std::mem::take(&mut old.components));
         let running = running.get_or_insert_default();
         let ours = running.iter().position(is_pass).map(|at| running.remove(at));

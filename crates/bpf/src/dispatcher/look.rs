@@ -12,7 +12,8 @@ use rustix::io::Errno;
 
 impl Dispatcher {
     /// What the program `id`, which is attached to an interface of whatever network namespace,
-    /// runs; `None`: it is no dispatcher, or it is gone.
+    /// runs; `None`: it is no dispatcher, or it is gone. One without pins in which nothing runs can be
+    /// changed with [`Options::take_empty`](super::Options::take_empty).
     #[must_use]
     pub fn observe(
         &self,
@@ -27,7 +28,7 @@ impl Dispatcher {
             Err(e) => Err(Error::os(format!("open program {id}"), e).into()),
         };
         match lock.and_then(|_lock| read()) {
-            Ok(attached) => told(attached),
+            Ok(attached) => told(attached.or_empty()),
             Err(e) => Some(closed(0, e.to_string())),
         }
     }

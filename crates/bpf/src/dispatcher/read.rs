@@ -272,6 +272,24 @@ impl Dispatcher {
     }
 }
 
+impl Attached {
+    /// The same, with a dispatcher in which nothing runs any more as an empty one. Whoever removes
+    /// the pins of a dispatcher ends the links of its programs; the kernel then lets every packet
+    /// through it, and nobody can do anything with it but replace it.
+    pub(super) fn or_empty(self) -> Self {
+        match self {
+            Self::Legacy { program, why: Legacy::Pins { version, .. } }
+                if !sys::is_replaced_in(program.id) =>
+            {
+                let components = Vec::new();
+                let (frags, bound, slots) = (false, false, 0);
+                Self::Chain(Box::new(Chain { program, version, frags, bound, components, slots }))
+            }
+            other => other,
+        }
+    }
+}
+
 /// The program on an interface: in the driver, behind the socket buffer, or on the card.
 fn attached(interface_index: u32) -> Result<Option<(u32, AttachMode)>, DispatcherError> {
     let hook = netlink::hook(interface_index).map_err(|e| match e {

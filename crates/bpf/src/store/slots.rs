@@ -40,7 +40,7 @@ impl Store {
         let mode = mode.map_or(Mode::Auto, Mode::Exactly);
         let changed = self.dispatcher.change(
             to.interface_index,
-            &Options { mode, company: to.company, ..Options::default() },
+            &Options { mode, company: to.company, take_empty: true, ..Options::default() },
             |running| {
                 if mode == Mode::Auto && running.is_empty() {
                     return Err(DispatcherError::Gone { interface_index: to.interface_index });
@@ -66,7 +66,7 @@ impl Store {
     /// What runs there cannot be changed. Then nothing has changed.
     pub fn withdraw(&self, hook: &HookId, from: &Dispatch) -> Result<(), Error> {
         let ours = self.all_slots(hook)?;
-        let options = Options { lone: Lone::AsLibxdp, ..Options::default() };
+        let options = Options { lone: Lone::AsLibxdp, take_empty: true, ..Options::default() };
         let changed = self.dispatcher.change(from.interface_index, &options, |running| {
             let others = running.iter().filter(|component| !ours.contains(&component.id));
             Ok(others.map(Wanted::kept).collect())

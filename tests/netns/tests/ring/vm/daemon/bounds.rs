@@ -1,8 +1,9 @@
 //! What cannot be: a clear refusal, and nothing of anybody's lost.
 
 use super::{DROP, PASS, Scene, document, dropping, program};
+use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::daemon::Answer;
-use pointsman_netns::dispatcher::path;
+use pointsman_netns::dispatcher::{path, well};
 use serde_json::{Value, json};
 
 /// A filter, with more under `xdp`.
@@ -61,15 +62,32 @@ fn an_eleventh_that_is_visible_is_refused_and_many_more_share_a_slot() {
 #[test]
 fn a_mode_that_does_not_fit_is_refused_and_auto_joins() {
     let Some(scene) = Scene::set("bounds::mode") else { return };
+    // With pins in another BPF filesystem nothing can join it, and it is nobody's to replace.
+    let other = Bpffs::mount().expect("root");
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = scene.stage.command("xdp-loader".as_ref(), arguments);
+        command.env("LIBXDP_BPFFS", other.path());
+        well(&scene.stage.pair.right.run(|| command.output().expect("xdp-loader")));
+    };
+    elsewhere(&["load", "-n", "v_drop", "v1", &path("verdict")]);
+    let answer = scene.daemon.apply(&filter(1, &json!({})));
+    refused(&answer, "foreign_program", &["xdp_dispatcher", "--bpffs", "stays untouched"]);
+    assert_eq!(scene.verdict(5002), DROP, "it runs");
+    elsewhere(&["unload", "v1", "--all"]);
+    scene.daemon.hook_until("chain", |hook| hook["state"] == "running");
+    let mut none = document(2, &json!({}), &json!({"chain": []}));
+    none["interfaces"] = json!({});
+    none["allow_empty"] = json!(true);
+    scene.daemon.apply_whole(&none);
     scene.theirs(&["load", "-m", "skb", "-n", "v_opaque", "v1", &path("verdict")]);
     let theirs = scene.ids("v_opaque");
-    let answer = scene.daemon.apply(&filter(1, &json!({"mode": "native"})));
+    let answer = scene.daemon.apply(&filter(3, &json!({"mode": "native"})));
     refused(&answer, "mode_unsupported", &["in skb mode", "joins it as it is"]);
-    let answer = scene.daemon.apply(&filter(2, &json!({"engine": "fused"})));
+    let answer = scene.daemon.apply(&filter(4, &json!({"engine": "fused"})));
     refused(&answer, "foreign_program", &["xdp_dispatcher", "stays untouched"]);
     assert_eq!(scene.ids("v_opaque"), theirs);
     assert_eq!(scene.verdict(5001), PASS, "nothing of ours runs");
-    scene.daemon.apply_whole(&filter(3, &json!({})));
+    scene.daemon.apply_whole(&filter(5, &json!({})));
     assert_eq!(scene.daemon.hook()["mode"], "skb");
     assert_eq!((scene.ids("v_opaque"), scene.verdict(5001)), (theirs, DROP));
 }
