@@ -56,7 +56,7 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
     let standing = Standing::of(hook, observed);
     let others = others(host(standing, observed), standing.link(), &xdp.others);
     let tail_caller = engine::tail_caller(xdp, catalog);
-    let chosen = match engine::choose(xdp.engine, standing, tail_caller, caps, options) {
+    let chosen = match engine::choose(xdp.engine, standing, tail_caller, caps) {
         Ok(chosen) => chosen,
         Err(obstacle) => {
             let words = "none: the kernel cannot do what the document says".to_owned();
@@ -65,11 +65,20 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
             return plan;
         }
     };
+    let place = |chosen: &Chosen| {
+        let beside = Beside { kind: chosen.kind, others: others.len(), engine: &chosen.words };
+        place(hook, xdp.mode, standing, beside, observed, options)
+    };
+    let (mut placed, mut chosen) = (place(&chosen), chosen);
+    if matches!(&placed, Ok(Place { way: Way::Reattach(..), .. }))
+        && let Some(better) = engine::anew(xdp.engine, &chosen, tail_caller, caps)
+    {
+        placed = place(&better);
+        chosen = better;
+    }
     let Chosen { kind, words: engine, note: said } = chosen;
     let chain = chain(hook, xdp, kind, &others, catalog, caps.stack_rounding);
-    let beside = Beside { kind, others: others.len() };
-    let place = place(hook, xdp.mode, standing, beside, observed, options);
-    match (chain, place) {
+    match (chain, placed) {
         (Ok(chain), Ok(place)) => {
             let mut plan = accept(hook, standing, chain, place, &others, engine, context);
             let note = |message| Note { hook: Some(hook.clone()), program: None, message };
