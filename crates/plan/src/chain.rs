@@ -155,7 +155,7 @@ fn does_not_fit(hook: &HookId, members: &[Candidate<'_>], problem: &DoesNotFit) 
         DoesNotFit::Maps { .. } | DoesNotFit::Licence { .. } | DoesNotFit::Frags { .. } => None,
     };
     let named = guilty.and_then(|guilty| members.iter().find(|m| m.name().as_str() == guilty));
-    refusal(hook, named.map(|member| member.name()), problem.to_string())
+    refusal(hook, named.map(Candidate::name), problem.to_string())
 }
 
 fn refusal(hook: &HookId, program: Option<&ProgramName>, message: String) -> Refusal {
