@@ -76,7 +76,7 @@ pub struct ChainMember<'a> {
     pub program: &'a ResolvedProgram,
     /// Its object.
     pub object: Vec<u8>,
-    /// Its facts, from an earlier [`Member::prepare`].
+    /// Its facts, from an earlier [`Member::prepare`](crate::Member::prepare).
     pub known: Option<&'a ProgramFacts>,
 }
 
