@@ -26,7 +26,7 @@ fn refused(answer: &Answer, reason: &str, parts: &[&str]) {
 
 #[test]
 fn an_eleventh_that_is_visible_is_refused_and_many_more_share_a_slot() {
-    let Some(scene) = Scene::set("bounds::eleven") else { return };
+    let Some(scene) = Scene::long("bounds::eleven") else { return };
     let object = path("verdict");
     let load = ["load", "-P", "10", "-n", "v_opaque", "v1"];
     scene.theirs(&[&load[..], &[object.as_str(); 5]].concat());
@@ -61,7 +61,7 @@ fn an_eleventh_that_is_visible_is_refused_and_many_more_share_a_slot() {
 
 #[test]
 fn a_mode_that_does_not_fit_is_refused_and_auto_joins() {
-    let Some(scene) = Scene::set("bounds::mode") else { return };
+    let Some(scene) = Scene::long("bounds::mode") else { return };
     // With pins in another BPF filesystem nothing can join it, and it is nobody's to replace.
     let other = Bpffs::mount().expect("root");
     let elsewhere = |arguments: &[&str]| {
@@ -96,7 +96,8 @@ fn a_mode_that_does_not_fit_is_refused_and_auto_joins() {
 fn engines_are_changed_only_where_a_gap_is_allowed_and_nobody_else_is_there() {
     let fused = |generation| filter(generation, &json!({"engine": "fused"}));
     let slots = |generation| filter(generation, &json!({"engine": "dispatcher"}));
-    let Some(scene) = Scene::running("bounds::engines", &fused(1)) else { return };
+    let Some(scene) = Scene::long("bounds::engines") else { return };
+    scene.daemon.apply_whole(&fused(1));
     let apply_with_gap = |document: &Value| {
         let text = document.to_string();
         scene.daemon.ask(&["apply", "--allow-gap", "-"], text.as_bytes())

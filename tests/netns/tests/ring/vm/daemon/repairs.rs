@@ -40,7 +40,8 @@ fn what_theirs_removes_is_put_back() {
 
 #[test]
 fn a_dispatcher_whose_pins_are_removed_is_replaced_with_or_without_a_daemon() {
-    let Some(scene) = Scene::running("repairs::pins", &filter(1, "repair")) else { return };
+    let Some(scene) = Scene::long("repairs::pins") else { return };
+    scene.daemon.apply_whole(&filter(1, "repair"));
     let root = scene.host.bpffs.path().to_owned();
     let remove = |directory: &str| std::fs::remove_dir_all(root.join(directory)).expect("pins");
     // Links of slots live by their pins alone: nothing runs in the dispatcher any more.
@@ -73,7 +74,8 @@ fn a_dispatcher_whose_pins_are_removed_is_replaced_with_or_without_a_daemon() {
 
 #[test]
 fn what_the_document_leaves_is_only_shown() {
-    let Some(scene) = Scene::running("repairs::left", &filter(1, "leave")) else { return };
+    let Some(scene) = Scene::long("repairs::left") else { return };
+    scene.daemon.apply_whole(&filter(1, "leave"));
     scene.load(50, "v_opaque", "XDP_PASS");
     scene.unload(scene.ids("v_port")[0]);
     let hook = scene.daemon.hook_until("drift", |hook| hook["state"] == "drifted");
