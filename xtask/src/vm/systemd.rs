@@ -26,6 +26,8 @@ units=/sysroot/etc/systemd/system
 need rm -rf $units /sysroot/etc/fstab
 need mkdir -p $units
 need touch /sysroot/etc/fstab
+# Marks of a container: in one, systemd leaves out what a host has, the BPF file system for one.
+need rm -f /sysroot/.dockerenv /sysroot/run/.containerenv /sysroot/run/systemd/container
 # With an identity it is no first boot, which would enable what the distribution presets.
 echo 706f696e74736d616e2d766d00000001 > /sysroot/etc/machine-id
 for masked in systemd-tmpfiles-setup.service systemd-tmpfiles-setup-dev.service \
