@@ -182,6 +182,14 @@ impl Part {
             (ring, None) => ring.to_string(),
         }
     }
+
+    /// What it comes to if `why` keeps it from running and is no failure.
+    fn skipped(self, why: &anyhow::Error) -> Tally {
+        println!("skipped: {why:#}");
+        let mut tally = Tally::default();
+        tally.skip(format!("ring {}", self.title()), format!("{why:#}"));
+        tally
+    }
 }
 
 fn run_part(workspace: &Workspace, part: Part, session: &mut Session) -> Ran {
@@ -213,7 +221,7 @@ fn run_part(workspace: &Workspace, part: Part, session: &mut Session) -> Ran {
 }
 
 /// Runs the emulated machine with a kernel of the part's series. The one that everything has to run
-/// on must be there; a later one that cannot be had is a skip.
+/// on must be there; a later one, or systemd, that cannot be had is a skip.
 fn on_vm(
     workspace: &Workspace,
     part: Part,
@@ -226,17 +234,11 @@ fn on_vm(
         && let Err(error) = session.prepare(|| setup::ensure(&[setup::SYSTEMD]))
         && !interrupt::pending()
     {
-        println!("skipped: {error:#}");
-        let mut tally = Tally::default();
-        tally.skip(format!("ring {}", part.title()), format!("{error:#}"));
-        return Ok(tally);
+        return Ok(part.skipped(&error));
     }
     let kernel = match session.prepare(|| vm::fetch(workspace, series)) {
         Err(error) if series != vm::SERIES && !interrupt::pending() => {
-            println!("skipped: {error:#}");
-            let mut tally = Tally::default();
-            tally.skip(format!("ring {}", part.title()), format!("{error:#}"));
-            return Ok(tally);
+            return Ok(part.skipped(&error));
         }
         fetched => fetched?,
     };
