@@ -3,13 +3,31 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::{Service, UNIT, assert_filtered, assert_held, client, get, holder, run, systemctl};
+use pointsman_imtl_client::Client;
 use pointsman_netns::netns::Pair;
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
 const BINARY: &str = "/usr/bin/pointsman-node";
+
+/// The unit with chains on two interfaces, and a client that has lcore 3.
+struct Scene {
+    service: Service,
+    pair: Pair,
+    chains: Vec<Value>,
+    client: Client,
+}
+
+fn scene(test: &str) -> Option<Scene> {
+    let service = Service::start(test)?;
+    let pair = Pair::new().unwrap();
+    service.apply(&pair.right);
+    let chains = service.assert_chains();
+    Some(Scene { service, pair, chains, client: holder(3) })
+}
 
 #[test]
 fn it_is_ready_when_its_start_is_done() {
@@ -29,11 +47,11 @@ fn it_is_ready_when_its_start_is_done() {
 
 #[test]
 fn clients_and_chains_live_on_when_the_daemon_is_killed() {
-    let Some(service) = Service::start("systemd::life::killed_daemon") else { return };
-    let pair = Pair::new().unwrap();
-    service.apply(&pair.right);
-    let (chains, keeper) = (service.assert_chains(), service.keeper().number);
-    let mut client = holder(3);
+    let Some(Scene { service, pair, chains, mut client }) = scene("systemd::life::killed_daemon")
+    else {
+        return;
+    };
+    let keeper = service.keeper().number;
     service.engine().kill();
     assert_filtered(&pair);
     assert_held(&mut client, 3);
@@ -43,11 +61,9 @@ fn clients_and_chains_live_on_when_the_daemon_is_killed() {
 
 #[test]
 fn a_restart_keeps_connections_leases_and_chains() {
-    let Some(service) = Service::start("systemd::life::restart") else { return };
-    let pair = Pair::new().unwrap();
-    service.apply(&pair.right);
-    let chains = service.assert_chains();
-    let mut client = holder(3);
+    let Some(Scene { service, pair, chains, mut client }) = scene("systemd::life::restart") else {
+        return;
+    };
     for _ in 0..2 {
         let (keeper, engine) = (service.keeper(), service.engine());
         systemctl(&["restart", UNIT]);
@@ -64,11 +80,9 @@ fn a_restart_keeps_connections_leases_and_chains() {
 
 #[test]
 fn a_reload_swaps_the_binary_of_the_daemon() {
-    let Some(service) = Service::start("systemd::life::reload") else { return };
-    let pair = Pair::new().unwrap();
-    service.apply(&pair.right);
-    let chains = service.assert_chains();
-    let mut client = holder(3);
+    let Some(Scene { service, pair, chains, mut client }) = scene("systemd::life::reload") else {
+        return;
+    };
     let (keeper, engine) = (service.keeper(), service.engine());
     // As a package manager does: beside it, and renamed over it.
     let aside = Path::new(BINARY).with_extension("new");
@@ -89,11 +103,9 @@ fn a_reload_swaps_the_binary_of_the_daemon() {
 
 #[test]
 fn a_stop_ends_clients_and_leaves_chains() {
-    let Some(service) = Service::start("systemd::life::stop") else { return };
-    let pair = Pair::new().unwrap();
-    service.apply(&pair.right);
-    let chains = service.assert_chains();
-    let mut client = holder(3);
+    let Some(Scene { service, pair, chains, mut client }) = scene("systemd::life::stop") else {
+        return;
+    };
     let (keeper, engine) = (service.keeper(), service.engine());
     assert_eq!(service.stop(), "success exited 0");
     keeper.wait();
@@ -109,11 +121,10 @@ fn a_stop_ends_clients_and_leaves_chains() {
 
 #[test]
 fn a_killed_keeper_is_started_again_and_clients_see_the_end() {
-    let Some(service) = Service::start("systemd::life::killed_keeper") else { return };
-    let pair = Pair::new().unwrap();
-    service.apply(&pair.right);
-    let chains = service.assert_chains();
-    let mut client = holder(3);
+    let Some(Scene { service, pair, chains, mut client }) = scene("systemd::life::killed_keeper")
+    else {
+        return;
+    };
     let (keeper, engine) = (service.keeper(), service.engine());
     keeper.kill();
     engine.wait();
@@ -129,11 +140,10 @@ fn a_killed_keeper_is_started_again_and_clients_see_the_end() {
 
 #[test]
 fn all_of_it_killed_at_once_is_started_again() {
-    let Some(service) = Service::start("systemd::life::killed_all") else { return };
-    let pair = Pair::new().unwrap();
-    service.apply(&pair.right);
-    let chains = service.assert_chains();
-    let mut client = holder(3);
+    let Some(Scene { service, pair, chains, mut client }) = scene("systemd::life::killed_all")
+    else {
+        return;
+    };
     let (keeper, engine) = (service.keeper(), service.engine());
     systemctl(&["kill", "--signal", "KILL", UNIT]);
     keeper.wait();
