@@ -118,7 +118,7 @@ fn engines_are_changed_only_where_a_gap_is_allowed_and_nobody_else_is_there() {
     // Beside theirs there is no way back, whatever is allowed.
     scene.load(50, "v_opaque", "XDP_PASS");
     let answer = apply_with_gap(&fused(4));
-    refused(&answer, "foreign_program", &["1 program of others", "xdp-loader status v1"]);
+    refused(&answer, "foreign_program", &["a program of others", "xdp-loader status v1"]);
     scene.unload(scene.ids("v_opaque")[0]);
     let answer = scene.daemon.apply(&fused(5));
     refused(&answer, "needs_gap", &["in a dispatcher", "--allow-gap"]);

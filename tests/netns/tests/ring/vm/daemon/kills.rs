@@ -114,7 +114,7 @@ fn steps(scene: &Scene, document: &Value) -> Vec<(String, usize)> {
     let log = scene.host.path("steps");
     let only = format!("trace={STEPS}");
     let options = ["-o", log.to_str().expect("UTF-8"), "-e", &only];
-    let tracer = Tracer::attach(scene.daemon.pid(), &options);
+    let tracer = Tracer::attach(scene.daemon.engine(), &options);
     scene.daemon.apply_whole(document);
     tracer.end();
     let text = std::fs::read_to_string(log).expect("what strace wrote");
@@ -196,7 +196,7 @@ fn whenever_the_daemon_is_killed_the_old_or_the_new_chain_runs_and_nothing_is_le
         let why = format!("killed before {call} {nth}");
         let next = marked.edition(generation + 1).to_string();
         let inject = format!("inject={call}:signal=KILL:when={nth}");
-        let tracer = Tracer::attach(scene.daemon.pid(), &["-o", "/dev/null", "-e", &inject]);
+        let tracer = Tracer::attach(scene.daemon.engine(), &["-o", "/dev/null", "-e", &inject]);
         let answer = scene.daemon.ask(&["apply", "-"], next.as_bytes());
         kills += usize::from(answer.code != 0);
         drop(tracer);
