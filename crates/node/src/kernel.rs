@@ -40,7 +40,7 @@ impl LinuxKernel {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
         let caps = caps(&probe);
-        let look = Look::new(SYS.into(), store.dispatcher().clone());
+        let look = Look::new(SYS.into(), store.dispatcher().for_looks());
         Ok(Self { store, bpffs: bpffs.to_owned(), caps, look })
     }
 
@@ -163,7 +163,7 @@ impl Kernel for LinuxKernel {
             programs: self.store.programs().map_err(failed)?,
         };
         observed.find_slots();
-        self.store.settle(&mut observed.hooks).map_err(failed)?;
+        self.store.settle(&mut observed.hooks);
         Ok(observed)
     }
 

@@ -280,7 +280,7 @@ impl<'a> Shelf<'a> {
         let hooks = self.store.hooks().expect("hooks");
         let mut observed = Observed { hooks, ..Observed::default() };
         observed.find_slots();
-        self.store.settle(&mut observed.hooks).expect("settled");
+        self.store.settle(&mut observed.hooks);
         observed.hooks.remove(&hook()).unwrap_or_default()
     }
 
