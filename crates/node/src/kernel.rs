@@ -65,6 +65,30 @@ impl LinuxKernel {
         on_interface(&to.interface, to.interface_index, objects, dispatch)
     }
 
+    /// Takes off what is left of a dispatcher of ours whose pins somebody removed: nothing runs in it,
+    /// so no chain of ours is known to be there, and it is in the way of all who come.
+    fn take_emptied(&self, interface: &InterfaceId, objects: &Objects<'_>) {
+        let take = || match pointsman_bpf::interface_index(interface.name.as_str()) {
+            Ok(index) => self.store.dispatcher().remove_emptied(index).map_err(|e| e.to_string()),
+            // With the interface went what was attached.
+            Err(_) => Ok(false),
+        };
+        let taken = match &interface.namespace {
+            None => take(),
+            Some(namespace) => match objects.namespaces.get(namespace) {
+                Some(spec) => Namespace::open(&spec.path())
+                    .and_then(|inside| inside.enter(take))
+                    .unwrap_or_else(|error| Err(error.to_string())),
+                None => Ok(false),
+            },
+        };
+        match taken {
+            Ok(true) => tracing::info!(%interface, "took off a dispatcher that had lost its pins"),
+            Ok(false) => {}
+            Err(why) => tracing::warn!(%interface, "a dispatcher without pins may stay: {why}"),
+        }
+    }
+
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
         let mut members = Vec::with_capacity(step.spec.members.len());
         for spec in &step.spec.members {
@@ -217,13 +241,16 @@ impl Kernel for LinuxKernel {
             },
             Step::Detach(step) => match &step.dispatcher {
                 Some(from) => {
-                    let withdraw = || self.store.withdraw(&step.hook, from);
+                    let withdraw = || self.store.withdraw(&step.hook, from, step.opens_gap);
                     return on_interface(&from.interface, from.interface_index, objects, withdraw);
                 }
                 None => self.store.detach(&step.hook),
             },
             Step::RetireChain(step) => self.store.retire_chain(&step.chain),
-            Step::ReleaseHook(step) => self.store.release_hook(&step.hook),
+            Step::ReleaseHook(step) => {
+                self.take_emptied(&step.hook.interface, objects);
+                self.store.release_hook(&step.hook)
+            }
             Step::ReleaseProgram(step) => {
                 self.store.release_program(&step.program, &step.fingerprint)
             }

@@ -261,7 +261,16 @@ impl<'a> Shelf<'a> {
     /// The store's.
     pub fn withdraw(&self) -> Result<(), Error> {
         let place = self.place(Vec::new());
-        self.here(|| self.store.withdraw(&hook(), &place))
+        self.here(|| self.store.withdraw(&hook(), &place, false))
+    }
+
+    /// Takes them out for a moment, and the dispatcher with them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn withdraw_alone(&self) -> Result<(), Error> {
+        let place = self.place(Vec::new());
+        self.here(|| self.store.withdraw(&hook(), &place, true))
     }
 
     fn here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

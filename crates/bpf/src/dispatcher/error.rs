@@ -55,7 +55,9 @@ pub enum DispatcherError {
         why: String,
     },
     /// Nothing runs any more where something did.
-    #[error("no dispatcher runs on interface {interface_index} any more: plan again")]
+    #[error(
+        "no dispatcher runs on interface {interface_index} any more: it is planned again by itself"
+    )]
     Gone {
         /// The kernel's number of the interface.
         interface_index: u32,
@@ -65,6 +67,17 @@ pub enum DispatcherError {
     NoInterface {
         /// The kernel's number of it.
         interface_index: u32,
+    },
+    /// Somebody's program came into a dispatcher that was to go.
+    #[error(
+        "program {name} ({id}) joined the dispatcher, which was to be taken off for a moment, and \
+         would have gone with it: it is planned again by itself"
+    )]
+    Joined {
+        /// The kernel's id of the program.
+        id: u32,
+        /// Its name.
+        name: String,
     },
     /// A program that knows nothing of the protocol is attached.
     #[error("program {program} is attached, and nothing can join it: {why}")]
@@ -157,6 +170,7 @@ impl DispatcherError {
     pub fn errno(&self) -> i32 {
         let number = match self {
             Self::AttachedByLink { .. }
+            | Self::Joined { .. }
             | Self::Legacy { .. }
             | Self::Locked { .. }
             | Self::Mode { .. }

@@ -64,13 +64,20 @@ impl Store {
     /// any the dispatcher goes too.
     ///
     /// # Errors
-    /// What runs there cannot be changed. Then nothing has changed.
-    pub fn withdraw(&self, hook: &HookId, from: &Dispatch) -> Result<(), Error> {
+    /// What runs there cannot be changed; or `alone` says that the dispatcher must go with them, and a
+    /// program of somebody else's is in it. Then nothing has changed.
+    pub fn withdraw(&self, hook: &HookId, from: &Dispatch, alone: bool) -> Result<(), Error> {
         let ours = self.all_slots(hook)?;
         let options = Options { lone: Lone::AsLibxdp, take_empty: true, ..Options::default() };
         let changed = self.dispatcher.change(from.interface_index, &options, |running| {
             let others = running.iter().filter(|component| !ours.contains(&component.id));
-            Ok(others.map(Wanted::kept).collect())
+            let mut strangers = others.clone().filter(|component| !component.passes());
+            match strangers.next().filter(|_| alone) {
+                Some(Component { id, name, .. }) => {
+                    Err(DispatcherError::Joined { id: *id, name: name.clone() })
+                }
+                None => Ok(others.map(Wanted::kept).collect()),
+            }
         });
         match changed {
             Ok(changed) => tell_leftover(&changed),
