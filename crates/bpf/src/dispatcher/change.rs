@@ -7,7 +7,7 @@
 //! that [`Dispatcher::clean`] finds.
 
 use super::build::{Built, Part, Placed, build};
-use super::config::{Actions, MAX_PROGRAMS, Version};
+use super::config::{Actions, FLAG_FRAGS, MAX_PROGRAMS, Version};
 use super::error::DispatcherError;
 use super::lock::{Dispatcher, Lock};
 use super::netlink;
@@ -15,7 +15,7 @@ use super::order;
 use super::place::{is_bound, is_pass, needs_company, passing, place};
 use super::program::Program;
 use super::read::{Attached, AttachedBy, Chain, Component, Legacy};
-use crate::error::Error;
+use crate::error::{Error, attach_hint};
 use pointsman_model::observed::AttachMode;
 use rustix::io::Errno;
 use std::io;
@@ -368,7 +368,16 @@ impl Dispatcher {
             return Ok(Try::Done(changed, slots));
         };
         self.unpin(interface_index, built.id, built.slots.len(), lock)?;
-        lost(interface_index, old.as_ref(), error)
+        let (mode, source) = error;
+        lost(interface_index, old.as_ref(), source, |source| {
+            let hint = attach_hint(&source, mode);
+            let about_frags =
+                matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::RANGE));
+            let without =
+                parts.iter().filter(|part| about_frags && part.slot.flags & FLAG_FRAGS == 0);
+            let without_frags = without.map(|part| part.rank().name.to_owned()).collect();
+            DispatcherError::Attach { mode, hint, without_frags, source }
+        })
     }
 }
 
@@ -416,19 +425,24 @@ pub(super) fn find(running: &[Component], id: u32) -> Result<&Component, Dispatc
     found.ok_or(DispatcherError::NotThere { id })
 }
 
-fn attach(interface_index: u32, built: &Built, old: Option<&Chain>, mode: Mode) -> io::Result<()> {
+/// Attaches it in place of the old one. An error comes with the mode that was tried last.
+fn attach(
+    interface_index: u32,
+    built: &Built,
+    old: Option<&Chain>,
+    mode: Mode,
+) -> Result<(), (AttachMode, io::Error)> {
     let program = built.program.as_fd();
     let expected = old.map(|old| old.program.program.as_fd());
-    let mode = match (old, mode) {
-        (Some(old), _) => Some(old.program.mode),
-        (None, Mode::New(mode) | Mode::Exactly(mode)) => Some(mode),
-        (None, Mode::Auto) => None,
+    let attach = |mode| {
+        netlink::attach(interface_index, program, mode, expected).map_err(|error| (mode, error))
     };
-    match mode {
-        Some(mode) => netlink::attach(interface_index, program, mode, expected),
-        None => match netlink::attach(interface_index, program, AttachMode::Native, None) {
-            Err(e) if Errno::from_io_error(&e) == Some(Errno::OPNOTSUPP) => {
-                netlink::attach(interface_index, program, AttachMode::Skb, None)
+    match (old, mode) {
+        (Some(old), _) => attach(old.program.mode),
+        (None, Mode::New(mode) | Mode::Exactly(mode)) => attach(mode),
+        (None, Mode::Auto) => match attach(AttachMode::Native) {
+            Err((_, e)) if Errno::from_io_error(&e) == Some(Errno::OPNOTSUPP) => {
+                attach(AttachMode::Skb)
             }
             result => result,
         },
@@ -443,7 +457,11 @@ fn detach(interface_index: u32, old: &Chain, options: &Options) -> Result<Try, D
         match link.filter(|_| options.end_links) {
             Some((_, link)) => super::sys::detach_link(link.as_fd())
                 .map_err(|e| Error::os("end the dispatcher's link", e))?,
-            None => return lost(interface_index, Some(old), error),
+            None => {
+                return lost(interface_index, Some(old), error, |error| {
+                    Error::os("detach the dispatcher", error).into()
+                });
+            }
         }
     }
     let changed = Changed { before: Some(old.program.id), ..Changed::default() };
@@ -455,6 +473,7 @@ fn lost(
     interface_index: u32,
     old: Option<&Chain>,
     error: io::Error,
+    refused: impl FnOnce(io::Error) -> DispatcherError,
 ) -> Result<Try, DispatcherError> {
     match (Errno::from_io_error(&error), old) {
         // Another program than the expected one is attached, or something where nothing was.
@@ -468,9 +487,6 @@ fn lost(
         // Nothing is attached any more where something was.
         (Some(Errno::NOENT), Some(_)) => Ok(Try::Lost),
         (Some(Errno::NODEV), _) => Err(DispatcherError::NoInterface { interface_index }),
-        _ => {
-            let what = format!("attach to interface {interface_index}");
-            Err(Error::os(what, error).into())
-        }
+        _ => Err(refused(error)),
     }
 }

@@ -12,6 +12,18 @@ use std::time::Duration;
 /// An error that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatcherError {
+    /// The kernel or the driver refuses to attach the dispatcher.
+    #[error("attach the dispatcher ({mode} mode){hint}{}: {source}", told(without_frags))]
+    Attach {
+        /// In which mode.
+        mode: AttachMode,
+        /// What the answer usually means.
+        hint: &'static str,
+        /// The programs in it that take no packets of several buffers.
+        without_frags: Vec<String>,
+        /// The answer.
+        source: io::Error,
+    },
     /// The dispatcher is held by a BPF link, which netlink cannot replace.
     #[error(
         "program {program} is attached by BPF link {link}, which nobody but its owner can change: \
@@ -184,10 +196,20 @@ impl DispatcherError {
             Self::NoInterface { .. } => Errno::NODEV,
             Self::Gone { .. } | Self::NotThere { .. } => Errno::NOENT,
             Self::TooMany { .. } => Errno::TOOBIG,
-            Self::Other(Error::Os { source, .. }) => return errno_of(source),
+            Self::Attach { source, .. } | Self::Other(Error::Os { source, .. }) => {
+                return errno_of(source);
+            }
             Self::Other(_) => Errno::INVAL,
         };
         number.raw_os_error()
+    }
+}
+
+/// The programs without frags in an error.
+fn told(without_frags: &[String]) -> String {
+    match without_frags {
+        [] => String::new(),
+        names => format!("; without frags: {}", names.join(", ")),
     }
 }
 
