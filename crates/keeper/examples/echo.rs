@@ -74,6 +74,9 @@ fn engine(directory: &Path) -> Result<Never, Box<dyn Error>> {
         std::process::exit(code.trim().parse()?);
     }
     let mut link = Link::from_stdin()?;
+    while directory.join("wait").exists() {
+        std::thread::yield_now();
+    }
     link.ready()?;
     // The last request of each connection.
     let mut connections = BTreeMap::new();

@@ -145,7 +145,7 @@ struct Keeper<F> {
     /// The signal that ends the daemon and us.
     stopping: Option<Signal>,
     swapping: bool,
-    /// A daemon of ours has served.
+    /// A daemon has served: ours, or that of the keeper whose clients we have.
     served: bool,
     max_clients: usize,
     notices: Notices<F>,
@@ -191,6 +191,8 @@ impl<F: FnMut(&Notice)> Keeper<F> {
                     .unwrap_or_else(|error| notices.tell(&Notice::Notify(error), Instant::now()));
             }
         }
+        // Clients that were taken over wait for a daemon, as if one of ours had served them.
+        let served = epoch.is_some();
         let epoch = match epoch {
             Some(epoch) => epoch,
             None => new_epoch()?,
@@ -212,17 +214,19 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             signals,
             stopping: None,
             swapping: false,
-            served: false,
+            served,
             max_clients: limit,
             notices,
         })
     }
 
     fn run(mut self) -> Result<u8, KeeperError> {
-        self.start().map_err(|source| {
-            let path = self.program.path.clone();
-            KeeperError::Start { path, source }
-        })?;
+        if let Err(source) = self.start() {
+            if !self.served {
+                return Err(KeeperError::Start { path: self.program.path.clone(), source });
+            }
+            self.not_started(source, Instant::now());
+        }
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             self.flush_link();
@@ -279,11 +283,15 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         if self.start_again.is_some_and(|due| due <= now) {
             self.start_again = None;
             if let Err(error) = self.start() {
-                let again_in = self.backoff.after(None).max(RETRY);
-                self.notice(&Notice::NotStarted { error, again_in });
-                self.start_again = Some(now + again_in);
+                self.not_started(error, now);
             }
         }
+    }
+
+    fn not_started(&mut self, error: io::Error, now: Instant) {
+        let again_in = self.backoff.after(None).max(RETRY);
+        self.notice(&Notice::NotStarted { error, again_in });
+        self.start_again = Some(now + again_in);
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -305,7 +313,10 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         let heard =
             if signal == Signal::INT { &self.signals.interrupt } else { &self.signals.terminate };
         drain(heard);
-        self.stopping = Some(signal);
+        // SIGTERM stays what it is when SIGINT follows: the clients are handed over.
+        if self.stopping != Some(Signal::TERM) {
+            self.stopping = Some(signal);
+        }
         self.start_again = None;
         systemd::notify("STOPPING=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
         if let Some(engine) = &self.engine {
@@ -322,7 +333,10 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         match &self.engine {
             Some(engine) => {
                 self.swapping = true;
-                engine.signal(Signal::TERM);
+                // The first one is told when it serves: its end before that would be ours.
+                if self.served {
+                    engine.signal(Signal::TERM);
+                }
             }
             // Whoever installed a better one does not want to wait.
             None => self.start_again = Some(Instant::now()),
@@ -371,7 +385,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         // Its end is known, but others may still have its link.
         let _ = epoll::delete(&*self.epoll, &engine.pidfd);
         let _ = epoll::delete(&*self.epoll, &engine.link);
-        if self.stopping.is_some() || !self.served {
+        if self.stopping.is_some() || !(self.served || self.swapping) {
             // One that was still starting, and knew no signals yet, ended as it was told to.
             let told = self.stopping.map(Signal::as_raw);
             self.hand_over();

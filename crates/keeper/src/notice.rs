@@ -66,6 +66,8 @@ pub enum Notice {
     },
     /// The daemon told something that cannot be right.
     Nonsense(&'static str),
+    /// The daemon cannot be told anything, and is killed to be started again.
+    LinkBroken(io::Error),
     /// The service manager cannot be told something.
     Notify(io::Error),
 }
@@ -83,6 +85,7 @@ impl Notice {
             | Self::AcceptPaused(_)
             | Self::Disconnected { .. }
             | Self::Nonsense(_)
+            | Self::LinkBroken(_)
             | Self::Notify(_) => Level::Warn,
         }
     }
@@ -100,6 +103,7 @@ impl Notice {
             | Self::NotStarted { .. }
             | Self::Swapping
             | Self::FewerClients { .. }
+            | Self::LinkBroken(_)
             | Self::Notify(_) => None,
         }
     }
@@ -143,6 +147,11 @@ impl fmt::Display for Notice {
                 write!(f, "connection {connection} was closed: {why}")
             }
             Self::Nonsense(what) => write!(f, "the daemon told nonsense, which is ignored: {what}"),
+            Self::LinkBroken(error) => write!(
+                f,
+                "the daemon cannot be told what clients ask ({error}); it is killed and started \
+                 again"
+            ),
             Self::Notify(error) => write!(f, "cannot notify the service manager: {error}"),
         }
     }
