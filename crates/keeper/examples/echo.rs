@@ -48,6 +48,7 @@ fn keeper(directory: PathBuf, max_clients: usize) -> Result<ExitCode, Box<dyn Er
             without: Vec::new(),
         },
         max_clients,
+        max_clients_per_user: None,
         longest_delay: Duration::from_millis(100),
         signals: Signals {
             interrupt: hear(SIGINT)?,

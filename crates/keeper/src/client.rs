@@ -15,6 +15,8 @@ use std::rc::Rc;
 pub(crate) struct Client {
     pub(crate) socket: Rc<OwnedFd>,
     pub(crate) kind: Kind,
+    /// The user that connected.
+    pub(crate) user: u32,
     pub(crate) ledger: Ledger<Rc<OwnedFd>>,
     /// The daemon that runs knows it.
     pub(crate) told: bool,
@@ -55,6 +57,7 @@ impl Client {
         Self {
             socket: Rc::new(socket),
             kind,
+            user: 0,
             ledger: Ledger::default(),
             told: false,
             queued: false,

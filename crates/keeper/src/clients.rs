@@ -3,11 +3,12 @@
 use crate::client::{Broken, Client};
 use crate::handover::{SavedClient, name_of, save_head};
 use crate::link::{Epoch, Kind, MAX_MESSAGE};
+use crate::shares::{Full, Owner, Shares};
 use crate::systemd;
 use crate::wire::{Batch, Tag};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt::socket_peercred};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -34,7 +35,7 @@ pub(crate) struct Clients {
     notes: VecDeque<Note>,
     /// The last id given; ids are never used twice.
     last: u64,
-    limit: usize,
+    shares: Shares,
     /// The service manager keeps the sockets for a keeper to come.
     stores: bool,
     turned_away: VecDeque<OwnedFd>,
@@ -42,13 +43,13 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn new(epoll: Rc<OwnedFd>, limit: usize) -> Self {
+    pub(crate) fn new(epoll: Rc<OwnedFd>, shares: Shares) -> Self {
         Self {
             epoll,
             table: BTreeMap::new(),
             notes: VecDeque::new(),
             last: 0,
-            limit,
+            shares,
             stores: false,
             turned_away: VecDeque::new(),
             scratch: vec![0; MAX_MESSAGE + 1],
@@ -59,30 +60,34 @@ impl Clients {
         self.table.len()
     }
 
-    /// Takes on an accepted connection. False if there are as many as there may be.
-    pub(crate) fn admit(&mut self, socket: OwnedFd, kind: Kind) -> Result<bool, Errno> {
-        if self.table.len() >= self.limit {
+    /// Takes on an accepted connection, or tells why it is turned away.
+    pub(crate) fn admit(&mut self, socket: OwnedFd, kind: Kind) -> Result<Result<(), Full>, Errno> {
+        let owner = Owner { user: socket_peercred(&socket)?.uid.as_raw(), kind };
+        if let Err(full) = self.shares.check(owner) {
             let _ = rustix::net::shutdown(&socket, Shutdown::Write);
             if self.turned_away.len() >= TURNED_AWAY {
                 self.turned_away.pop_front();
             }
             self.turned_away.push_back(socket);
-            return Ok(false);
+            return Ok(Err(full));
         }
         let id = self.last + 1;
         self.insert(id, Client::new(socket, kind))?;
         self.last = id;
-        Ok(true)
+        Ok(Ok(()))
     }
 
     fn insert(&mut self, id: u64, mut client: Client) -> Result<(), Errno> {
         client.interest = client.wants();
+        let user = socket_peercred(&*client.socket)?.uid.as_raw();
         epoll::add(&*self.epoll, &*client.socket, EventData::new_u64(id), client.interest)?;
         if self.stores {
             // Kept or not, it is served; one that is not kept ends with this keeper.
             let _ = systemd::store(&name_of(id), &*client.socket);
         }
         client.queued = true;
+        client.user = user;
+        self.shares.take(Owner { user, kind: client.kind });
         self.notes.push_back(Note::Connection(id));
         self.table.insert(id, client);
         Ok(())
@@ -229,6 +234,7 @@ impl Clients {
 
     fn end(&mut self, id: u64) {
         let Some(client) = self.table.remove(&id) else { return };
+        self.shares.give_back(Owner { user: client.user, kind: client.kind });
         // The daemon has the same open file: closing ours alone would change nothing.
         let _ = epoll::delete(&*self.epoll, &*client.socket);
         client.shut();

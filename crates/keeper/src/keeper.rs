@@ -6,6 +6,7 @@ use crate::engine::{self, Engine, Program};
 use crate::link::Epoch;
 use crate::listen::{Listen, ListenError, Listener};
 use crate::notice::{Notice, Notices};
+use crate::shares::Shares;
 use crate::systemd;
 use crate::wire::{self, Batch};
 use rustix::buffer::spare_capacity;
@@ -59,6 +60,8 @@ pub struct Config {
     pub program: Program,
     /// How many clients there may be.
     pub max_clients: usize,
+    /// How many of them one user may have who is not root; without it, a quarter.
+    pub max_clients_per_user: Option<usize>,
     /// The longest time between an end of the daemon and its next start.
     pub longest_delay: Duration,
     /// Where signals are heard of.
@@ -147,13 +150,13 @@ struct Keeper<F> {
     swapping: bool,
     /// A daemon has served: ours, or that of the keeper whose clients we have.
     served: bool,
-    max_clients: usize,
     notices: Notices<F>,
 }
 
 impl<F: FnMut(&Notice)> Keeper<F> {
     fn new(config: Config, tell: F) -> Result<Self, KeeperError> {
-        let Config { listen, program, max_clients, longest_delay, signals, fd_store } = config;
+        let Config { listen, program, longest_delay, signals, fd_store, .. } = config;
+        let Config { max_clients, max_clients_per_user, .. } = config;
         let fd_store = fd_store && systemd::is_there();
         let mut kept = Kept::take(fd_store);
         let mut notices = Notices::new(tell);
@@ -182,7 +185,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             watch(&listener.socket, name)?;
             notices.tell(&Notice::Listening(listener.path().to_owned()), Instant::now());
         }
-        let mut clients = Clients::new(Rc::clone(&epoll), limit);
+        let mut clients = Clients::new(Rc::clone(&epoll), Shares::new(limit, max_clients_per_user));
         let epoch = kept.resume(&mut clients).map_err(io_error("take over a connection"))?;
         if fd_store {
             clients.store();
@@ -215,7 +218,6 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             stopping: None,
             swapping: false,
             served,
-            max_clients: limit,
             notices,
         })
     }
@@ -350,8 +352,8 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             let admitted = accept_with(&listener.socket, flags)
                 .and_then(|socket| self.clients.admit(socket, listener.kind));
             match admitted {
-                Ok(true) => {}
-                Ok(false) => self.notice(&Notice::Full { limit: self.max_clients }),
+                Ok(Ok(())) => {}
+                Ok(Err(full)) => self.notice(&full.into()),
                 Err(Errno::AGAIN) => return,
                 // A client that went away meanwhile is none.
                 Err(Errno::CONNABORTED | Errno::INTR) => {}

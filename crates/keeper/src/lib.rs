@@ -22,6 +22,7 @@ mod ledger;
 pub mod link;
 mod listen;
 mod notice;
+mod shares;
 mod systemd;
 mod wire;
 
