@@ -49,6 +49,7 @@ fn keeper(directory: PathBuf, max_clients: usize) -> Result<ExitCode, Box<dyn Er
         },
         max_clients,
         max_clients_per_user: None,
+        descriptors: true,
         longest_delay: Duration::from_millis(100),
         signals: Signals {
             interrupt: hear(SIGINT)?,

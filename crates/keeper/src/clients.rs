@@ -1,6 +1,7 @@
 //! All connections, and what the daemon is to be told of them.
 
 use crate::client::{Broken, Client};
+use crate::closer::Closer;
 use crate::handover::{SavedClient, name_of, save_head};
 use crate::link::{Epoch, Kind, MAX_MESSAGE};
 use crate::shares::{Full, Owner, Shares};
@@ -39,12 +40,19 @@ pub(crate) struct Clients {
     /// The service manager keeps the sockets for a keeper to come.
     stores: bool,
     turned_away: VecDeque<OwnedFd>,
+    /// Requests may bring descriptors.
+    descriptors: bool,
+    closer: Closer<OwnedFd>,
     scratch: Vec<u8>,
 }
 
 impl Clients {
-    pub(crate) fn new(epoll: Rc<OwnedFd>, shares: Shares) -> Self {
-        Self {
+    pub(crate) fn new(
+        epoll: Rc<OwnedFd>,
+        shares: Shares,
+        descriptors: bool,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
             epoll,
             table: BTreeMap::new(),
             notes: VecDeque::new(),
@@ -52,8 +60,10 @@ impl Clients {
             shares,
             stores: false,
             turned_away: VecDeque::new(),
+            descriptors,
+            closer: Closer::start()?,
             scratch: vec![0; MAX_MESSAGE + 1],
-        }
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -65,8 +75,10 @@ impl Clients {
         let owner = Owner { user: socket_peercred(&socket)?.uid.as_raw(), kind };
         if let Err(full) = self.shares.check(owner) {
             let _ = rustix::net::shutdown(&socket, Shutdown::Write);
-            if self.turned_away.len() >= TURNED_AWAY {
-                self.turned_away.pop_front();
+            if self.turned_away.len() >= TURNED_AWAY
+                && let Some(socket) = self.turned_away.pop_front()
+            {
+                self.closer.close(socket);
             }
             self.turned_away.push_back(socket);
             return Ok(Err(full));
@@ -135,8 +147,11 @@ impl Clients {
             self.end(id);
             return None;
         }
-        let done =
-            if flags.contains(EventFlags::IN) { client.read(&mut self.scratch) } else { Ok(()) };
+        let done = if flags.contains(EventFlags::IN) {
+            client.read(&mut self.scratch, self.descriptors, &self.closer)
+        } else {
+            Ok(())
+        };
         match done.and_then(|()| self.settle(id)) {
             Ok(()) => None,
             Err(broken) => {
@@ -243,6 +258,10 @@ impl Clients {
         }
         if client.told {
             self.notes.push_back(Note::Closed(id));
+        }
+        // Descriptors may lie in it that were not read.
+        if let Some(socket) = Rc::into_inner(client.socket) {
+            self.closer.close(socket);
         }
     }
 }

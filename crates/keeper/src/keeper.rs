@@ -62,6 +62,9 @@ pub struct Config {
     pub max_clients: usize,
     /// How many of them one user may have who is not root; without it, a quarter.
     pub max_clients_per_user: Option<usize>,
+    /// Whether requests on a [`Kind::Native`](crate::link::Kind::Native) socket may bring
+    /// descriptors. The last close of one can hold up the keeper: only for clients that are trusted.
+    pub descriptors: bool,
     /// The longest time between an end of the daemon and its next start.
     pub longest_delay: Duration,
     /// Where signals are heard of.
@@ -156,7 +159,7 @@ struct Keeper<F> {
 impl<F: FnMut(&Notice)> Keeper<F> {
     fn new(config: Config, tell: F) -> Result<Self, KeeperError> {
         let Config { listen, program, longest_delay, signals, fd_store, .. } = config;
-        let Config { max_clients, max_clients_per_user, .. } = config;
+        let Config { max_clients, max_clients_per_user, descriptors, .. } = config;
         let fd_store = fd_store && systemd::is_there();
         let mut kept = Kept::take(fd_store);
         let mut notices = Notices::new(tell);
@@ -185,7 +188,11 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             watch(&listener.socket, name)?;
             notices.tell(&Notice::Listening(listener.path().to_owned()), Instant::now());
         }
-        let mut clients = Clients::new(Rc::clone(&epoll), Shares::new(limit, max_clients_per_user));
+        let shares = Shares::new(limit, max_clients_per_user);
+        let mut clients =
+            Clients::new(Rc::clone(&epoll), shares, descriptors).map_err(|source| {
+                KeeperError::Io { what: "start the thread that closes descriptors", source }
+            })?;
         let epoch = kept.resume(&mut clients).map_err(io_error("take over a connection"))?;
         if fd_store {
             clients.store();

@@ -15,6 +15,7 @@
 mod backoff;
 mod client;
 mod clients;
+mod closer;
 mod engine;
 mod handover;
 mod keeper;

@@ -88,6 +88,8 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<u8, KeepError> {
         },
         max_clients: args.keeper.max_clients as usize,
         max_clients_per_user: args.keeper.max_clients_per_user.map(|most| most as usize),
+        // No request of today has any use for one.
+        descriptors: false,
         longest_delay: Duration::from_secs(args.keeper.restart_delay),
         fd_store: args.keeper.fd_store,
         signals: signals().map_err(start("hear of signals"))?,
