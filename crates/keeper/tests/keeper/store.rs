@@ -1,6 +1,6 @@
 //! A keeper that follows another, with a service manager that keeps descriptors in between.
 
-use crate::scene::{Client, RECORD, echo, record};
+use crate::scene::{Client, RECORD, await_end, echo, record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -217,6 +217,29 @@ fn an_interrupt_after_the_end_was_told_keeps_the_clients() {
     kill_process(engine, Signal::CONT).unwrap();
     manager.service.wait().unwrap();
     manager.until("FDSTORE=1\nFDNAME=state");
+    manager.start_again();
+    client.echo(&record(b"echo", 2));
+}
+
+#[test]
+fn a_service_manager_that_is_busy_gets_the_state_when_it_reads() {
+    let mut manager = Manager::start();
+    let mut client = manager.client();
+    client.echo(&record(b"echo", 1));
+    let engine = manager.log();
+    let engine = engine.rsplit_once("runs as pid ").unwrap().1.trim().parse().unwrap();
+    // As much as it takes without reading.
+    let flood = UnixDatagram::unbound().unwrap();
+    flood.connect(manager.directory.path().join("notify")).unwrap();
+    flood.set_nonblocking(true).unwrap();
+    while flood.send(b"busy").is_ok() {}
+    kill_process(Pid::from_child(&manager.service), Signal::TERM).unwrap();
+    await_end(Pid::from_raw(engine).unwrap());
+    while !manager.log().contains("cannot notify the service manager") {
+        std::thread::yield_now();
+    }
+    manager.until("FDSTORE=1\nFDNAME=state");
+    manager.service.wait().unwrap();
     manager.start_again();
     client.echo(&record(b"echo", 2));
 }
