@@ -74,6 +74,11 @@ impl Counter {
         counter
     }
 
+    /// Whether clients are served: it is known who holds what.
+    pub(super) fn serves(&self) -> bool {
+        !self.journal.unreadable()
+    }
+
     /// What the keeper is to be told.
     pub(super) fn answers(&mut self) -> Vec<ToKeeper> {
         std::mem::take(&mut self.answers)
