@@ -39,6 +39,8 @@ pub(super) struct Counter {
     pub(super) people: BTreeMap<u64, Person>,
     pub(super) metrics: Metrics,
     pub(super) roots: Roots,
+    /// Why it is not known what the document in force says; `None`: it is, or there is none.
+    unclear: Option<String>,
     engine: engine::Handle,
     answers: Vec<ToKeeper>,
     /// What is no map; opened once.
@@ -63,6 +65,7 @@ impl Counter {
             people: BTreeMap::new(),
             metrics: Metrics::default(),
             roots,
+            unclear: None,
             engine,
             answers: Vec::new(),
             null: File::open("/dev/null").ok(),
@@ -79,6 +82,16 @@ impl Counter {
         !self.journal.unreadable()
     }
 
+    /// Why nothing is given away; `None`: it is.
+    pub(super) fn refusing(&self) -> Option<String> {
+        self.journal.failing().or(self.unclear.as_deref()).map(ToOwned::to_owned)
+    }
+
+    /// Whether it is not known what the document in force says.
+    pub(super) fn unclear(&self) -> bool {
+        self.unclear.is_some()
+    }
+
     /// What the keeper is to be told.
     pub(super) fn answers(&mut self) -> Vec<ToKeeper> {
         std::mem::take(&mut self.answers)
@@ -89,7 +102,7 @@ impl Counter {
         self.journal.retry(held, || self.desk.snapshot());
         // That nobody waits for a reply any more is not our concern.
         match message {
-            Message::Document(text) => self.document(&text),
+            Message::Document(text) => self.document(text),
             Message::Instances(reply) => drop(reply.send(Ok(view::instances(self)))),
             Message::Instance(id, reply) => {
                 let found = view::instance(self, id).ok_or_else(|| no_instance(id));
@@ -102,7 +115,7 @@ impl Counter {
             }
             Message::Metrics(reply) => drop(reply.send(Ok(self.metrics.text(self)))),
             Message::Refusing(reply) => {
-                drop(reply.send(Ok(self.journal.failing().map(ToOwned::to_owned))));
+                drop(reply.send(Ok(self.refusing())));
             }
             Message::Stop => {}
         }
@@ -249,6 +262,11 @@ impl Counter {
             let _ = self.commit(&Record { connection, sequence: 0, change, refused: None });
         }
         let decision = self.desk.decide(connection, sequence, ask);
+        if let (Some(record), Some(why)) = (&decision.record, &self.unclear)
+            && record.change.gives()
+        {
+            return Kept::Refused(Why::Document { why: why.clone() });
+        }
         match decision.record.map(|record| self.commit(&record)) {
             Some(Err(why)) => Kept::Refused(Why::Journal { why }),
             _ => decision.answer,
@@ -325,22 +343,36 @@ impl Counter {
         null.map(OwnedFd::from).into_iter().collect()
     }
 
-    fn document(&mut self, text: &[u8]) {
-        match Document::parse(text) {
-            Ok(document) => self.desk.set_policy(document.into()),
-            // It was accepted, by this very version or by one before.
-            Err(errors) => {
-                let error = errors.first().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!("what the document says of lcores stays as it was: {error}");
+    fn document(&mut self, text: Result<Vec<u8>, String>) {
+        let first = |errors: Vec<_>| errors.first().map(ToString::to_string).unwrap_or_default();
+        // It was accepted, by this very version or by one before.
+        match text.and_then(|text| Document::parse(&text).map_err(first)) {
+            Ok(document) => {
+                self.desk.set_policy(document.into());
+                self.unclear = None;
+            }
+            // Whoever has a right, and what is reserved, may be anything.
+            Err(error) => {
+                let why = format!(
+                    "the document in force cannot be understood: {error}; apply one, or start the \
+                     version of pointsman-node that accepted it"
+                );
+                tracing::error!("{why}: no lcore is given away as long as this is so");
+                self.unclear = Some(why);
             }
         }
     }
 
     fn clear(&mut self, id: u64, asker: &Asker) -> Result<ClearReport, Problem> {
         let administrators = self.desk.policy().access.administrators.as_ref();
-        let may = administrators.is_none_or(|people| {
-            asker.uid.is_some_and(|uid| uid == 0 || people.include(uid, &asker.groups))
-        });
+        let may = match administrators {
+            // Whom the document in force names is not known.
+            _ if self.unclear.is_some() => asker.uid == Some(0),
+            None => true,
+            Some(people) => {
+                asker.uid.is_some_and(|uid| uid == 0 || people.include(uid, &asker.groups))
+            }
+        };
         if !may {
             let title = "only an administrator may do that: root, or one of \
                          `access.administrators` of the node document";

@@ -46,8 +46,8 @@ pub struct Asker {
 /// What the thread is asked or told beside what clients ask.
 #[derive(Debug)]
 pub enum Message {
-    /// The text of the document in force.
-    Document(Vec<u8>),
+    /// The text of the document in force, or why it cannot be read.
+    Document(Result<Vec<u8>, String>),
     /// All instances.
     Instances(Reply<Instances>),
     /// One instance.

@@ -12,7 +12,7 @@ pub(super) fn instances(counter: &Counter) -> Instances {
     let all = counter.desk.clients().keys();
     Instances {
         instances: all.filter_map(|id| instance(counter, *id)).collect(),
-        refusing: counter.journal.failing().map(ToOwned::to_owned),
+        refusing: counter.refusing(),
     }
 }
 
@@ -110,6 +110,6 @@ pub(super) fn lcores(counter: &Counter) -> Lcores {
         limit: policy.limit,
         lcore_ids: policy.lcore_ids,
         held,
-        refusing: counter.journal.failing().map(ToOwned::to_owned),
+        refusing: counter.refusing(),
     }
 }

@@ -122,7 +122,7 @@ fn document(desk: &mut Desk, more: &Value) {
     let mut document = json!({"schema": "pointsman.node/v1", "node": "n", "generation": 1});
     let fields = more.as_object().unwrap().clone();
     document.as_object_mut().unwrap().extend(fields);
-    desk.counter.message(Message::Document(document.to_string().into_bytes()));
+    desk.counter.message(Message::Document(Ok(document.to_string().into_bytes())));
 }
 
 #[test]
@@ -136,9 +136,44 @@ fn a_document_reserves_cpus_and_says_who_may_have_the_others() {
     let lcores = desk.lcores();
     assert_eq!(lcores.reserved.to_string(), "2-3");
     assert_eq!(lcores.held[0].lcore.notes, ["reserved since"]);
-    // One that cannot be read changes nothing.
-    desk.counter.message(Message::Document(b"{}".to_vec()));
-    assert_eq!(desk.get(1, 3), -16);
+}
+
+/// The document may reserve anything, and name anybody: nobody guesses.
+#[test]
+fn nothing_is_given_away_under_a_document_that_is_not_understood() {
+    for unclear in [Ok(b"{}".to_vec()), Err("documents/1234: I/O error".to_owned())] {
+        let host = Host::new();
+        let mut desk = host.open("e");
+        desk.client(1);
+        assert_eq!(desk.get(1, 2), 0);
+        let is_document = unclear.is_ok();
+        desk.counter.message(Message::Document(unclear));
+        assert_eq!((desk.get(1, 3), desk.put(1, 3)), (-5, -22));
+        desk.connect(2, Kind::Imtl);
+        let hello = register(&[0, 0, 0, 106], 0, &[]);
+        assert_eq!(desk.ask(2, hello.clone()), reply(201, -5));
+        desk.connect(3, Kind::Native);
+        let refused = native(&mut desk, 3, &json!({"lease": {"cpus": 1}}));
+        assert_eq!(refused["refused"]["kind"], "document");
+        let why = desk.lcores().refusing.unwrap();
+        assert!(
+            why.contains("document in force") && (is_document || why.contains("1234")),
+            "{why}"
+        );
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        desk.counter.message(Message::Metrics(reply));
+        let text = answer.blocking_recv().unwrap().unwrap();
+        assert!(text.contains("\npointsman_document_unclear 1\n"), "{text}");
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let asker = Asker { uid: Some(5), groups: Vec::new() };
+        desk.counter.message(Message::Clear(1, asker, reply));
+        assert_eq!(answer.blocking_recv().unwrap().unwrap_err().kind, ProblemKind::Forbidden);
+        // What is held ends as ever, and a document that is understood ends this.
+        assert_eq!((desk.put(1, 2), desk.held()), (0, 0));
+        document(&mut desk, &json!({"lcores": {"reserve": [3]}}));
+        assert_eq!((desk.get(1, 3), desk.get(1, 4)), (-16, 0));
+        assert_eq!(desk.lcores().refusing, None);
+    }
 }
 
 #[test]
