@@ -1,5 +1,6 @@
 //! The desk with everything around it that is not pure: peers, the journal, logs, counters.
 
+use super::cpusets::Cpusets;
 use super::file::JournalFile;
 use super::metrics::Metrics;
 use super::people::Person;
@@ -45,6 +46,7 @@ pub(super) struct Counter {
     answers: Vec<ToKeeper>,
     /// What is no map; opened once.
     null: Option<File>,
+    cpusets: Cpusets,
     /// What sysfs said of the CPUs when it was last read.
     cpus_seen: Vec<String>,
     log: Throttle,
@@ -69,6 +71,7 @@ impl Counter {
             engine,
             answers: Vec::new(),
             null: File::open("/dev/null").ok(),
+            cpusets: Cpusets::default(),
             cpus_seen: Vec::new(),
             log: Throttle::new(LOG_LINES.0, LOG_LINES.1, now),
             events: Throttle::new(EVENTS.0, EVENTS.1, now),
@@ -256,9 +259,11 @@ impl Counter {
 
     /// Decides about a request, writes the decision down, and only then makes it so.
     fn ask(&mut self, connection: u64, sequence: u64, ask: &Ask) -> Kept {
-        if self.desk.needs_cpuset(connection, ask) {
+        if self.unclear.is_none() && self.desk.needs_cpuset(connection, sequence, ask) {
             let person = self.people.get(&connection);
-            let change = Change::Cpuset(person.and_then(|person| person.cpus(&self.roots)));
+            let roots = &self.roots;
+            let cpus = person.and_then(|person| self.cpusets.of(person, roots, Instant::now()));
+            let change = Change::Cpuset(cpus);
             let _ = self.commit(&Record { connection, sequence: 0, change, refused: None });
         }
         let decision = self.desk.decide(connection, sequence, ask);

@@ -5,6 +5,7 @@
 //! client can make it wait elsewhere. What is decided is decided in `pointsman-lease`.
 
 mod counter;
+mod cpusets;
 mod file;
 mod metrics;
 mod people;

@@ -45,6 +45,11 @@ impl Person {
         Ok((person, peer))
     }
 
+    /// Its process; `None`: the daemon does not see its pid namespace.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// The CPUs that its process may run on; `None`: that cannot be read.
     pub(super) fn cpus(&self, roots: &Roots) -> Option<CpuSet> {
         let cpus = roots.cpus_of(self.pid?)?;
@@ -77,11 +82,41 @@ impl Person {
         if interfaces.is_empty() {
             return None;
         }
-        let Ok(theirs) = peer::network_namespace(&self.socket) else { return missing() };
+        // Where it is not known which one is theirs, an interface of ours says nothing.
+        let Ok(theirs) = peer::network_namespace(&self.socket) else {
+            return interfaces.first().copied();
+        };
         let id = |namespace: &Namespace| namespace.id().ok();
         if Namespace::own().ok().and_then(|own| id(&own)) == id(&theirs) {
             return missing();
         }
         theirs.enter(missing).unwrap_or_else(|_| interfaces.first().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_its_network_namespace_is_unknown_no_interface_is_there() {
+        let person = |socket| Person {
+            socket,
+            process: None,
+            pid: None,
+            requests: 0,
+            refused: 0,
+            asked: Instant::now(),
+            odd: false,
+        };
+        let unknown = person(std::fs::File::open("/dev/null").unwrap().into());
+        assert_eq!(
+            (unknown.missing_interface(&[1, 2]), unknown.missing_interface(&[])),
+            (Some(1), None)
+        );
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        if peer::network_namespace(&one).is_ok() {
+            assert_eq!(person(one.into()).missing_interface(&[1]), None, "lo");
+        }
     }
 }
