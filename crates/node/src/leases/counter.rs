@@ -1,5 +1,6 @@
 //! The desk with everything around it that is not pure: peers, the journal, logs, counters.
 
+use super::closer::Closer;
 use super::cpusets::Cpusets;
 use super::file::JournalFile;
 use super::metrics::Metrics;
@@ -47,6 +48,7 @@ pub(super) struct Counter {
     /// What is no map; opened once.
     null: Option<File>,
     cpusets: Cpusets,
+    pub(super) closer: Closer,
     /// What sysfs said of the CPUs when it was last read.
     cpus_seen: Vec<String>,
     log: Throttle,
@@ -72,6 +74,7 @@ impl Counter {
             answers: Vec::new(),
             null: File::open("/dev/null").ok(),
             cpusets: Cpusets::default(),
+            closer: Closer::start(),
             cpus_seen: Vec::new(),
             log: Throttle::new(LOG_LINES.0, LOG_LINES.1, now),
             events: Throttle::new(EVENTS.0, EVENTS.1, now),
@@ -129,8 +132,15 @@ impl Counter {
             FromKeeper::Connected { connection, kind, socket } => {
                 self.connected(connection, kind, socket);
             }
-            FromKeeper::Request { connection, sequence, bytes, descriptors: _ } => {
-                self.request(connection, sequence, &bytes);
+            FromKeeper::Request { connection, sequence, bytes, descriptors } => {
+                if descriptors.is_empty() {
+                    self.request(connection, sequence, &bytes);
+                } else {
+                    self.closer.close(descriptors);
+                    if self.people.get(&connection).is_some_and(|person| !person.lost) {
+                        self.lose(connection, "it sent descriptors, and no request has any");
+                    }
+                }
             }
             FromKeeper::Closed { connection } => self.closed(connection),
             FromKeeper::Replayed => {
@@ -166,12 +176,18 @@ impl Counter {
         if let Some(record) = self.desk.close(connection) {
             let _ = self.commit(&record);
         }
-        self.people.remove(&connection);
+        if let Some(person) = self.people.remove(&connection) {
+            self.closer.close(person);
+        }
     }
 
     fn request(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
         // A connection that was closed for want of credentials has no answers to wait for.
         let Some(person) = self.people.get_mut(&connection) else { return };
+        // Nor has one whose stream is lost.
+        if person.lost {
+            return;
+        }
         person.requests += 1;
         person.asked = Instant::now();
         let native = self.desk.clients().get(&connection).map(|client| client.protocol);
@@ -189,9 +205,8 @@ impl Counter {
         let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), missing) {
             Ok(taken) => taken,
             Err(lost) => {
-                tracing::info!(instance = connection, "closed: {lost}");
                 self.metrics.count("garbage", true);
-                self.answers.push(ToKeeper::Close { connection });
+                self.lose(connection, &lost.to_string());
                 return;
             }
         };
@@ -220,6 +235,24 @@ impl Counter {
         };
         let bytes = frame.data().to_vec();
         self.answers.push(ToKeeper::Reply { connection, sequence, bytes, descriptors });
+    }
+
+    /// Closes a connection, once.
+    fn lose(&mut self, connection: u64, why: &str) {
+        if let Some(person) = self.people.get_mut(&connection) {
+            person.lost = true;
+        }
+        self.say(Instant::now(), &format!("instance {connection} is closed: {why}"));
+        self.answers.push(ToKeeper::Close { connection });
+    }
+
+    /// Logs a line about a client, if there is room for it.
+    fn say(&mut self, now: Instant, line: &str) {
+        match self.log.pass(now) {
+            Some(0) => tracing::info!("{line}"),
+            Some(left_out) => tracing::info!(left_out, "{line}"),
+            None => {}
+        }
     }
 
     fn native(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
@@ -296,11 +329,7 @@ impl Counter {
         };
         self.desk.apply(record);
         for line in told.log {
-            match self.log.pass(now) {
-                Some(0) => tracing::info!("{line}"),
-                Some(left_out) => tracing::info!(left_out, "{line}"),
-                None => {}
-            }
+            self.say(now, &line);
         }
         if let Some(line) = told.event {
             self.event(&line, now);
@@ -339,7 +368,8 @@ impl Counter {
         let Some(person) = self.people.get_mut(&connection) else { return };
         if let Some(oddity) = taken.oddity.filter(|_| !person.odd) {
             person.odd = true;
-            tracing::info!(instance = connection, "odd, and served all the same: {oddity}");
+            let line = format!("instance {connection} is odd, and served all the same: {oddity}");
+            self.say(Instant::now(), &line);
         }
     }
 
@@ -384,7 +414,7 @@ impl Counter {
             return Err(problem::plain(ProblemKind::Forbidden, 403, title.to_owned()));
         }
         let record = self.desk.clear(id).ok_or_else(|| no_instance(id))?;
-        let lcores = view::leases(self, id);
+        let lcores = view::leases(self, id, None);
         let _ = self.commit(&record);
         Ok(ClearReport { instance: id, lcores })
     }

@@ -4,6 +4,7 @@
 //! records in the journal, events to the engine. The thread waits in one place for either; no
 //! client can make it wait elsewhere. What is decided is decided in `pointsman-lease`.
 
+mod closer;
 mod counter;
 mod cpusets;
 mod file;

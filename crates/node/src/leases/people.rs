@@ -23,6 +23,8 @@ pub(super) struct Person {
     pub(super) asked: Instant,
     /// Whether something odd about its requests was logged already.
     pub(super) odd: bool,
+    /// Whether it is being closed: what it still asks has no answer.
+    pub(super) lost: bool,
 }
 
 impl Person {
@@ -41,7 +43,16 @@ impl Person {
             network_namespace: namespace.ok().map(NamespaceId::inode),
         };
         let pid = credentials.pid;
-        let person = Self { socket, process, pid, requests: 0, refused: 0, asked: now, odd: false };
+        let person = Self {
+            socket,
+            process,
+            pid,
+            requests: 0,
+            refused: 0,
+            asked: now,
+            odd: false,
+            lost: false,
+        };
         Ok((person, peer))
     }
 
@@ -108,6 +119,7 @@ mod tests {
             refused: 0,
             asked: Instant::now(),
             odd: false,
+            lost: false,
         };
         let unknown = person(std::fs::File::open("/dev/null").unwrap().into());
         assert_eq!(
