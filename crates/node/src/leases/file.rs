@@ -53,8 +53,20 @@ pub(super) struct JournalFile {
 enum Weight {
     /// It gives something away: not without being written down.
     Grant,
-    /// Anything else.
+    /// It takes something back: for it there is space.
+    Release,
+    /// Anything else: not in the space that is set aside for releases.
     Other,
+}
+
+impl Weight {
+    fn of(change: &Change) -> Self {
+        match change {
+            change if change.gives() => Self::Grant,
+            Change::Returned(_) | Change::Cleared | Change::Closed => Self::Release,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl JournalFile {
@@ -172,14 +184,21 @@ impl JournalFile {
         held: usize,
         snapshot: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), String> {
-        let weight = match &record.change {
-            Change::Leased { leases, .. } if !leases.is_empty() => Weight::Grant,
-            _ => Weight::Other,
-        };
+        let weight = Weight::of(&record.change);
+        // What is given away now can be given back too.
+        let held = held
+            + match &record.change {
+                Change::Leased { leases, .. } => leases.len(),
+                _ => 0,
+            };
         if self.unreadable {
             return self.refuse(weight);
         }
-        if self.behind && weight == Weight::Other {
+        if self.behind && weight != Weight::Grant {
+            if weight == Weight::Release {
+                // What is missing gave nothing away, so this makes sense without it.
+                let _ = self.append(&journal::encode(record), held, weight);
+            }
             return Ok(());
         }
         let due = self.length > self.compact_at;
@@ -203,7 +222,7 @@ impl JournalFile {
             }
             Err(error) => {
                 self.fail("write", &error);
-                self.behind |= weight == Weight::Other;
+                self.behind |= weight != Weight::Grant;
                 self.refuse(weight)
             }
         }
@@ -218,7 +237,7 @@ impl JournalFile {
 
     fn append(&mut self, bytes: &[u8], held: usize, weight: Weight) -> io::Result<()> {
         let end = self.length + bytes.len() as u64;
-        if weight == Weight::Grant {
+        if weight != Weight::Release {
             self.reserve(end.saturating_add(releases(held)))?;
         }
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };

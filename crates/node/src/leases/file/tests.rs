@@ -133,3 +133,37 @@ fn one_of_another_version_is_left_as_it_is_and_stops_grants() {
     fs::write(directory.path().join(FILE), &foreign()[0].0).unwrap();
     assert!(!JournalFile::open(directory.path(), "two").0.unreadable());
 }
+
+/// On a full disk there is the space that was set aside, and no more: a sealed file does not grow.
+#[test]
+fn on_a_full_disk_nobody_registers_and_the_space_for_releases_stays() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, _) = JournalFile::open(directory.path(), "one");
+    journal.write(&grant(1), 1, none).unwrap();
+    let full = File::from(memfd_create("journal", MemfdFlags::ALLOW_SEALING).unwrap());
+    let used = journal.length();
+    let size = used + releases(2);
+    full.write_all_at(&fs::read(directory.path().join(FILE)).unwrap()[..used as usize], 0).unwrap();
+    full.set_len(size).unwrap();
+    fcntl_add_seals(&full, SealFlags::GROW | SealFlags::SHRINK).unwrap();
+    journal.file = Some(full.try_clone().unwrap());
+    journal.reserved = size;
+    journal.path = directory.path().join("missing").join(FILE);
+    // Connections come, and none of them takes what is for releases.
+    let peer = pointsman_lease::Peer::default();
+    let protocol = pointsman_model::lease::Protocol::Imtl;
+    for connection in 2..20 {
+        let opened = Change::Opened { protocol, peer: peer.clone(), at: 7 };
+        journal.write(&record(connection, 0, opened), 2, Vec::new).unwrap();
+        let claim =
+            pointsman_lease::Claim { hostname: "h".into(), pid: 1, uid: 0, interfaces: vec![] };
+        let registered = record(connection, 1, Change::Registered(claim));
+        assert!(journal.write(&registered, 2, Vec::new).is_err(), "it would not be kept");
+        assert_eq!(journal.length(), used);
+    }
+    journal.write(&put(1), 2, Vec::new).unwrap();
+    let mut bytes = vec![0; size as usize];
+    full.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(journal::decode(&bytes).records, [grant(1), put(1)]);
+}

@@ -212,10 +212,11 @@ fn a_journal_that_cannot_be_written_refuses_grants_and_lets_leases_end() {
     // Nothing can be written anew, and the file there is has become another's.
     fs::rename(host.path("run"), host.path("away")).unwrap();
     desk = host.open("e");
-    desk.client(1);
-    assert_eq!(desk.get(1, 5), -5, "EIO in 1.1");
+    desk.connect(1, Kind::Imtl);
+    let hello = register(&[0, 0, 0, 106], 0, &[]);
+    assert_eq!(desk.ask(1, hello), reply(201, -5), "EIO in 1.1: it would not be kept");
     assert!(desk.lcores().refusing.is_some_and(|why| why.contains("leases.journal")));
-    assert_eq!(desk.put(1, 5), -22);
+    assert_eq!((desk.get(1, 5), desk.put(1, 5)), (-1, -1), "it has not registered");
     desk.connect(2, Kind::Native);
     let refused = native(&mut desk, 2, &json!({"lease": {"cpus": 1}}));
     assert_eq!(refused["refused"]["kind"], "journal");
