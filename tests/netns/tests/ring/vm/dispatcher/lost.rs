@@ -1,6 +1,6 @@
 //! A dispatcher that runs and whose pins somebody removed, and pins that nobody can read.
 
-use pointsman_bpf::dispatcher::{Attached, Legacy};
+use pointsman_bpf::dispatcher::{Attached, Dispatcher, Legacy};
 use pointsman_model::Action;
 use pointsman_model::observed::AttachMode;
 use pointsman_netns::dispatcher::{Stage, on, path, program, well};
@@ -44,7 +44,7 @@ fn a_slot_whose_link_is_gone_does_not_run_and_comes_back() {
 #[test]
 fn an_emptied_dispatcher_is_taken_off_and_one_that_runs_is_not() {
     let Some(stage) = Stage::set("lost::emptied") else { return };
-    let take = || stage.here(|d, index| d.remove_emptied(index)).expect("looked at");
+    let take = || stage.here(Dispatcher::remove_emptied).expect("looked at");
     assert!(!take(), "there is none");
     let (one, two) = (program("verdict", "v_drop"), program("verdict", "v_pass"));
     let both = [(&one, 20, on(&[Action::Pass])), (&two, 30, on(&[Action::Pass]))];
@@ -55,7 +55,7 @@ fn an_emptied_dispatcher_is_taken_off_and_one_that_runs_is_not() {
     fs::remove_file(pins.join("prog1-link")).expect("a link");
     assert!(!take(), "the first runs on");
     assert_eq!(stage.verdict(&any_packet()), Action::Drop.code());
-    let attached = stage.here(|d, index| d.read(index)).expect("read");
+    let attached = stage.here(Dispatcher::read).expect("read");
     let Attached::Legacy { why: Legacy::Pins { partly: true, .. }, .. } = attached else {
         panic!("{attached:?}")
     };
