@@ -42,7 +42,7 @@ fn what_keeps_a_verdict_goes_only_when_it_is_named() {
     well(&stage.our_loader(&["unload", "v1", "-i", &id("v_drop")]));
     assert_eq!(names(), ["v_pass"]);
     well(&stage.our_loader(&["unload", "v1", "-i", &id("v_pass")]));
-    assert!(names().is_empty());
+    assert!(stage.theirs().is_empty());
 }
 
 #[test]
@@ -63,5 +63,5 @@ fn a_dispatcher_that_is_to_go_stays_with_whoever_joined_it() {
     well(&stage.xdp_loader(&["unload", "v1", "-i", &theirs.to_string()]));
     // What keeps ours company is nobody's.
     shelf.withdraw_alone().expect("taken off");
-    assert!(stage.ours().is_empty());
+    assert!(stage.theirs().is_empty());
 }

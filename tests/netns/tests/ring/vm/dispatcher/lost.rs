@@ -76,12 +76,12 @@ fn one_pin_of_a_stranger_that_cannot_be_read_hides_nothing() {
     let own = In::Own(Part::new("drop", "verdict", "v_drop", 20));
     let chain = shelf.build(1, &[own]).expect("built");
     shelf.dispatch(&chain, NATIVE).expect("attached");
-    // A link where a program should be, in what looks like pins of an interface that is gone.
+    // Maps where a program and its link should be, in what looks like pins of an interface that is gone.
     let stale = stage.bpffs.path().join("xdp/dispatch-4242-4242");
     fs::create_dir(&stale).expect("a directory");
-    let link = directory(&stage, stage.chain().program.id).join("prog0-link");
+    let map = stage.chain().components[0].maps[0];
     for name in ["prog0-prog", "prog0-link"] {
-        let mut opened = libbpf_rs::Link::open(&link).expect("a link");
+        let mut opened = libbpf_rs::MapHandle::from_map_id(map).expect("a map");
         opened.pin(stale.join(name)).expect("pinned");
     }
     let slots = shelf.look().link.and_then(|link| link.slots);
