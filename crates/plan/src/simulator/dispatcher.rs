@@ -308,8 +308,12 @@ impl Simulator {
             return Err(format!("no dispatcher is on {} (ENOENT)", place.interface));
         };
         let mut new = dispatcher.clone();
-        new.components
-            .retain(|component| !component.seen.passes && !ours.contains(&component.seen.id));
+        new.components.retain(|component| !ours.contains(&component.seen.id));
+        // What keeps others' company stays with those to whom it means something.
+        let means = |it: &Component| !it.seen.passes && it.seen.actions != ActionSet::PASS;
+        if !new.components.iter().any(means) {
+            new.components.retain(|component| !component.seen.passes);
+        }
         if opens_gap && !new.components.is_empty() {
             return Err("somebody's program joined meanwhile (EBUSY)".into());
         }
