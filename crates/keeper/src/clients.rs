@@ -4,12 +4,13 @@ use crate::client::{Broken, Client};
 use crate::closer::Closer;
 use crate::handover::{SavedClient, name_of, save_head};
 use crate::link::{Epoch, Kind, MAX_MESSAGE};
+use crate::peer;
 use crate::shares::{Full, Owner, Shares};
 use crate::systemd;
 use crate::wire::{Batch, Tag};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, sockopt::socket_peercred};
+use rustix::net::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -72,7 +73,7 @@ impl Clients {
 
     /// Takes on an accepted connection, or tells why it is turned away.
     pub(crate) fn admit(&mut self, socket: OwnedFd, kind: Kind) -> Result<Result<(), Full>, Errno> {
-        let owner = Owner { user: socket_peercred(&socket)?.uid.as_raw(), kind };
+        let owner = Owner { user: peer::user(&socket)?, kind };
         if let Err(full) = self.shares.check(owner) {
             let _ = rustix::net::shutdown(&socket, Shutdown::Write);
             if self.turned_away.len() >= TURNED_AWAY
@@ -91,7 +92,7 @@ impl Clients {
 
     fn insert(&mut self, id: u64, mut client: Client) -> Result<(), Errno> {
         client.interest = client.wants();
-        let user = socket_peercred(&*client.socket)?.uid.as_raw();
+        let user = peer::user(&*client.socket)?;
         epoll::add(&*self.epoll, &*client.socket, EventData::new_u64(id), client.interest)?;
         if self.stores {
             // Kept or not, it is served; one that is not kept ends with this keeper.

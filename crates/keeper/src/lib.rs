@@ -23,6 +23,7 @@ mod ledger;
 pub mod link;
 mod listen;
 mod notice;
+mod peer;
 mod shares;
 mod systemd;
 mod wire;
