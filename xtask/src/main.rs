@@ -51,8 +51,9 @@ enum Verb {
     ///
     /// Rings: `pure` needs no privileges; `netns` needs root and sends packets through the host's
     /// kernel inside namespaces of its own; `vm` needs root and repeats kernel-dependent tests on
-    /// Debian's stock kernel under emulation, 6.1 and with --full 6.12. At most 20 minutes on two
-    /// cores, unless --full.
+    /// Debian's stock kernel under emulation, 6.1 and with --full 6.12; `systemd`, with --full or
+    /// when named, tries the packaged unit under systemd in the emulated machine. At most 20 minutes
+    /// on two cores, unless --full.
     Test(rings::Options),
     /// Run tests on Debian's stock kernel in an emulated machine.
     Vm(vm::Options),

@@ -41,6 +41,9 @@ enum Ring {
     Netns,
     /// Debian's stock kernel in an emulated machine; with `--full` a later one as well. Needs root.
     Vm,
+    /// The packaged unit under a real systemd, in an emulated machine; with `--full`, or when named.
+    /// Needs root.
+    Systemd,
 }
 
 impl fmt::Display for Ring {
@@ -49,6 +52,7 @@ impl fmt::Display for Ring {
             Self::Pure => "pure",
             Self::Netns => "netns",
             Self::Vm => "vm",
+            Self::Systemd => "systemd",
         })
     }
 }
@@ -123,7 +127,8 @@ pub(crate) fn run_rings(workspace: &Workspace, options: &Options) -> Tally {
     let mut session = Session::new(options.seed, options.full);
     println!("test: seed {0} (again: cargo xtask test --seed {0})", session.seed);
     let rings = match options.ring.as_slice() {
-        [] => Ring::value_variants(),
+        [] if options.full => Ring::value_variants(),
+        [] => &[Ring::Pure, Ring::Netns, Ring::Vm],
         chosen => chosen,
     };
     let mut total = Tally::default();
@@ -163,6 +168,7 @@ fn parts(ring: Ring, full: bool) -> impl Iterator<Item = Part> {
     let of_series: &[Option<&str>] = match (ring, full) {
         (Ring::Vm, true) => &[Some(vm::SERIES), Some(vm::LATER_SERIES)],
         (Ring::Vm, false) => &[Some(vm::SERIES)],
+        (Ring::Systemd, _) => &[Some(vm::SERIES)],
         (Ring::Pure | Ring::Netns, _) => &[None],
     };
     of_series.iter().map(move |&series| Part { ring, series })
@@ -175,6 +181,14 @@ impl Part {
             (ring, Some(series)) => format!("{ring} on {series}"),
             (ring, None) => ring.to_string(),
         }
+    }
+
+    /// What it comes to if `why` keeps it from running and is no failure.
+    fn skipped(self, why: &anyhow::Error) -> Tally {
+        println!("skipped: {why:#}");
+        let mut tally = Tally::default();
+        tally.skip(format!("ring {}", self.title()), format!("{why:#}"));
+        tally
     }
 }
 
@@ -195,7 +209,7 @@ fn run_part(workspace: &Workspace, part: Part, session: &mut Session) -> Ran {
             ran.kernel = rustix::system::uname().release().to_string_lossy().into_owned();
             netns(workspace, session)
         }
-        Ring::Vm => on_vm(workspace, part, session, &mut ran.kernel),
+        Ring::Vm | Ring::Systemd => on_vm(workspace, part, session, &mut ran.kernel),
     };
     ran.tally = result.unwrap_or_else(|error| {
         println!("ring {}: {error:#}", part.title());
@@ -207,7 +221,7 @@ fn run_part(workspace: &Workspace, part: Part, session: &mut Session) -> Ran {
 }
 
 /// Runs the emulated machine with a kernel of the part's series. The one that everything has to run
-/// on must be there; a later one that cannot be had is a skip.
+/// on must be there; a later one, or systemd, that cannot be had is a skip.
 fn on_vm(
     workspace: &Workspace,
     part: Part,
@@ -216,17 +230,23 @@ fn on_vm(
 ) -> Result<Tally> {
     let series = part.series.unwrap_or(vm::SERIES);
     series.clone_into(named);
+    if part.ring == Ring::Systemd
+        && let Err(error) = session.prepare(|| setup::ensure(&[setup::SYSTEMD]))
+        && !interrupt::pending()
+    {
+        return Ok(part.skipped(&error));
+    }
     let kernel = match session.prepare(|| vm::fetch(workspace, series)) {
         Err(error) if series != vm::SERIES && !interrupt::pending() => {
-            println!("skipped: {error:#}");
-            let mut tally = Tally::default();
-            tally.skip(format!("ring {}", part.title()), format!("{error:#}"));
-            return Ok(tally);
+            return Ok(part.skipped(&error));
         }
         fetched => fetched?,
     };
     kernel.package.clone_into(named);
-    let mut tally = vm::ring(workspace, session, &kernel)?;
+    let mut tally = match part.ring {
+        Ring::Systemd => vm::systemd_ring(workspace, session, &kernel)?,
+        Ring::Pure | Ring::Netns | Ring::Vm => vm::ring(workspace, session, &kernel)?,
+    };
     // The same test runs on each kernel.
     tally.failures.iter_mut().for_each(|failure| *failure += &format!(" (on {series})"));
     Ok(tally)
@@ -236,9 +256,13 @@ fn on_vm(
 fn cannot_run(ring: Ring) -> Option<&'static str> {
     match ring {
         Ring::Pure => None,
-        Ring::Netns | Ring::Vm if !rustix::process::geteuid().is_root() => Some("needs root"),
-        Ring::Vm if !cfg!(target_arch = "x86_64") => Some("emulates x86-64 hosts only"),
-        Ring::Netns | Ring::Vm => None,
+        Ring::Netns | Ring::Vm | Ring::Systemd if !rustix::process::geteuid().is_root() => {
+            Some("needs root")
+        }
+        Ring::Vm | Ring::Systemd if !cfg!(target_arch = "x86_64") => {
+            Some("emulates x86-64 hosts only")
+        }
+        Ring::Netns | Ring::Vm | Ring::Systemd => None,
     }
 }
 
@@ -259,10 +283,11 @@ fn netns(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
         build_binaries(workspace)?;
         build_tests(workspace, &["--package", NETNS_PACKAGE])
     })?;
-    // One at a time: tests pin threads to CPUs and take figures that a neighbour would spoil.
+    // One at a time: tests pin threads to CPUs and take figures that a neighbour would spoil. Those
+    // of the unit have a ring of their own.
     let mut command = workspace.cargo("test");
     command.args(["--package", NETNS_PACKAGE]);
-    cargo_test(workspace, session, apart(&command), &["--test-threads=1"])
+    cargo_test(workspace, session, apart(&command), &["--test-threads=1", "--skip", "systemd::"])
 }
 
 /// The command in a mount namespace of its own, where no network namespace has a name yet: what
@@ -352,7 +377,7 @@ fn summary_line(ring: Ring, tally: &Tally, took: Duration, kernel: &str) -> Stri
     let Tally { passed, failed, skipped, .. } = tally;
     let (skipped, took) = (skipped.len(), took.as_secs_f64());
     let line = format!(
-        "ring {ring:<6} {passed:>5} passed {failed:>5} failed {skipped:>5} skipped {took:>8.1} s  \
+        "ring {ring:<7} {passed:>5} passed {failed:>5} failed {skipped:>5} skipped {took:>8.1} s  \
          {kernel}"
     );
     line.trim_end().to_owned()
@@ -369,10 +394,11 @@ mod tests {
         assert_eq!(titles(Ring::Netns, true), ["netns"]);
         assert_eq!(titles(Ring::Vm, false), ["vm on 6.1"]);
         assert_eq!(titles(Ring::Vm, true), ["vm on 6.1", "vm on 6.12"]);
+        assert_eq!(titles(Ring::Systemd, true), ["systemd on 6.1"]);
         let tally = Tally { passed: 3, ..Tally::default() };
         let took = Duration::from_millis(1500);
         let line = summary_line(Ring::Vm, &tally, took, "linux-image-6.12.9-amd64");
-        assert!(line.starts_with("ring vm         3 passed"), "{line}");
+        assert!(line.starts_with("ring vm          3 passed"), "{line}");
         assert!(line.ends_with("1.5 s  linux-image-6.12.9-amd64"), "{line}");
         assert!(summary_line(Ring::Pure, &tally, took, "").ends_with("1.5 s"));
     }

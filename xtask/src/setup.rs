@@ -66,6 +66,13 @@ pub(crate) const VM: &[Need] = &[
     need("xz-utils", Probe::Program("xz"), "unpacks compressed kernel modules"),
 ];
 
+/// To try the packaged unit, with `--full`. It is never started on this host.
+pub(crate) const SYSTEMD: &[Need] = &[need(
+    "systemd",
+    Probe::File("/usr/lib/systemd/systemd"),
+    "is the emulated machine's first process when the unit is tried",
+)];
+
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<ExitCode> {
     ensure(&[BUILD, NETNS, INTEROP, VM])?;

@@ -2,6 +2,8 @@
 
 use crate::dispatcher::DispatcherError;
 use crate::value::ValueError;
+use pointsman_model::observed::AttachMode;
+use rustix::io::Errno;
 use std::io;
 
 /// An error that names the thing it is about.
@@ -159,5 +161,19 @@ impl Error {
             },
             _ => None,
         }
+    }
+}
+
+/// What the kernel's answer to an attach usually means.
+pub(crate) fn attach_hint(error: &io::Error, mode: AttachMode) -> &'static str {
+    match (Errno::from_io_error(error), mode) {
+        (Some(Errno::BUSY | Errno::EXIST), _) => ": another XDP program is attached there",
+        (Some(Errno::OPNOTSUPP), AttachMode::Native) => {
+            ": its driver has no native XDP, `\"mode\": \"skb\"` works on any interface"
+        }
+        (Some(Errno::RANGE | Errno::INVAL), AttachMode::Native) => {
+            ": the driver refuses, often because the MTU is too large for a program without frags"
+        }
+        _ => "",
     }
 }

@@ -71,6 +71,9 @@ fn the_errors_of_the_page_are_real() {
         top(&format!(r#"{count}, "interfaces": {{"eth0": {{{rest}}}}}"#))
     };
     let chain = |rest: &str| interface(&format!(r#""xdp": {{"chain": [{rest}]}}"#));
+    let others = |rest: &str| interface(&format!(r#""xdp": {{"chain": [], "others": [{rest}]}}"#));
+    let decided: Vec<_> =
+        (0..65).map(|n| format!(r#"{{"name": "p{n}", "priority": 1}}"#)).collect();
     let many: Vec<_> = (0..129).map(|n| format!(r#"{{"program": "p{n}"}}"#)).collect();
     let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let cases = [
@@ -85,7 +88,6 @@ fn the_errors_of_the_page_are_real() {
         ("this version does not act on this section", interface(r#""tc": {}"#)),
         ("this version does not act on this section", interface(r#""queues": {}"#)),
         ("this version does not act on this section", interface(r#""flows": []"#)),
-        ("this version does not act on this section", chain(r#"{"program": "p", "slot": "own"}"#)),
         (
             "expected a number of at least 1",
             r#"{"schema": "pointsman.node/v1", "node": "a", "generation": 0}"#.into(),
@@ -134,6 +136,25 @@ fn the_errors_of_the_page_are_real() {
         ("is in this chain already", chain(r#"{"program": "p"}, {"program": "p"}"#)),
         ("is listed twice", chain(r#"{"program": "p", "chain_call_actions": ["pass", "pass"]}"#)),
         ("expected at most 128 programs", chain(&many.join(", "))),
+        (
+            "a slot of its own needs a dispatcher",
+            interface(r#""xdp": {"engine": "fused", "chain": [{"program": "p", "slot": "own"}]}"#),
+        ),
+        (
+            "others can only be in a dispatcher",
+            interface(
+                r#""xdp": {"engine": "fused", "chain": [], "others": [{"name": "a", "priority": 1}]}"#,
+            ),
+        ),
+        ("expected exactly one of `name` and `tag`", others(r#"{"priority": 1}"#)),
+        ("expected `priority`, `chain_call_actions`, or both", others(r#"{"name": "a"}"#)),
+        ("expected the name of a function", others(r#"{"name": "a b", "priority": 1}"#)),
+        ("expected 16 hexadecimal digits", others(r#"{"tag": "9F", "priority": 1}"#)),
+        (
+            "these programs are decided about already",
+            others(r#"{"name": "a", "priority": 1}, {"name": "a", "priority": 2}"#),
+        ),
+        ("expected at most 64 of them", others(&decided.join(", "))),
         ("is larger than the limit of 8388608", " ".repeat(MAX_BYTES + 1)),
     ];
     let mut explained = BTreeSet::new();

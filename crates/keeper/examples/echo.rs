@@ -48,6 +48,8 @@ fn keeper(directory: PathBuf, max_clients: usize) -> Result<ExitCode, Box<dyn Er
             without: Vec::new(),
         },
         max_clients,
+        max_clients_per_user: None,
+        descriptors: true,
         longest_delay: Duration::from_millis(100),
         signals: Signals {
             interrupt: hear(SIGINT)?,
@@ -74,6 +76,9 @@ fn engine(directory: &Path) -> Result<Never, Box<dyn Error>> {
         std::process::exit(code.trim().parse()?);
     }
     let mut link = Link::from_stdin()?;
+    while directory.join("wait").exists() {
+        std::thread::yield_now();
+    }
     link.ready()?;
     // The last request of each connection.
     let mut connections = BTreeMap::new();

@@ -1,5 +1,6 @@
 //! One connection: its socket, and what is asked on it.
 
+use crate::closer::Closer;
 use crate::handover::{SavedClient, save_client};
 use crate::ledger::Ledger;
 use crate::link::{Kind, MAX_DESCRIPTORS};
@@ -15,6 +16,8 @@ use std::rc::Rc;
 pub(crate) struct Client {
     pub(crate) socket: Rc<OwnedFd>,
     pub(crate) kind: Kind,
+    /// The user that connected.
+    pub(crate) user: u32,
     pub(crate) ledger: Ledger<Rc<OwnedFd>>,
     /// The daemon that runs knows it.
     pub(crate) told: bool,
@@ -55,6 +58,7 @@ impl Client {
         Self {
             socket: Rc::new(socket),
             kind,
+            user: 0,
             ledger: Ledger::default(),
             told: false,
             queued: false,
@@ -66,7 +70,12 @@ impl Client {
     }
 
     /// Reads once, as much as there is room for.
-    pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Result<(), Broken> {
+    pub(crate) fn read(
+        &mut self,
+        scratch: &mut [u8],
+        descriptors: bool,
+        closer: &Closer<OwnedFd>,
+    ) -> Result<(), Broken> {
         let room = self.ledger.has_room(self.kind);
         if room == 0 || self.ended || self.closing {
             return Ok(());
@@ -75,25 +84,27 @@ impl Client {
         let room = if self.kind == Kind::Native { room + 1 } else { room };
         let length = scratch.len().min(room);
         let buffer = &mut scratch[..length];
-        let received = match wire::receive_with(self.socket.as_fd(), buffer, RecvFlags::DONTWAIT) {
-            Ok(received) => received,
-            Err(Errno::AGAIN) => return Ok(()),
-            Err(_) => return Err(Broken::Gone),
-        };
+        let mut received =
+            match wire::receive_with(self.socket.as_fd(), buffer, RecvFlags::DONTWAIT) {
+                Ok(received) => received,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(_) => return Err(Broken::Gone),
+            };
+        let beside = received.descriptors.len();
+        if beside > if descriptors && self.kind == Kind::Native { MAX_DESCRIPTORS } else { 0 } {
+            received.descriptors.drain(..).for_each(|descriptor| closer.close(descriptor));
+            return Err(Broken::Refused("a request has more descriptors than it may have"));
+        }
         if received.length == 0 {
             self.ended = true;
             return Ok(());
         }
         let bytes = &buffer[..received.length];
         match self.kind {
-            // Descriptors have no meaning here, and are closed by being dropped.
             Kind::Imtl => self.ledger.feed(bytes),
             Kind::Native => {
                 if received.cut || bytes.len() > crate::link::MAX_MESSAGE {
                     return Err(Broken::Refused("a request is larger than 65536 bytes"));
-                }
-                if received.descriptors.len() > MAX_DESCRIPTORS {
-                    return Err(Broken::Refused("a request has more than 8 descriptors"));
                 }
                 let descriptors = received.descriptors.into_iter().map(Rc::new).collect();
                 self.ledger.ask(bytes.to_vec(), descriptors);

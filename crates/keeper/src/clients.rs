@@ -1,8 +1,11 @@
 //! All connections, and what the daemon is to be told of them.
 
 use crate::client::{Broken, Client};
+use crate::closer::Closer;
 use crate::handover::{SavedClient, name_of, save_head};
 use crate::link::{Epoch, Kind, MAX_MESSAGE};
+use crate::peer;
+use crate::shares::{Full, Owner, Shares};
 use crate::systemd;
 use crate::wire::{Batch, Tag};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -34,55 +37,70 @@ pub(crate) struct Clients {
     notes: VecDeque<Note>,
     /// The last id given; ids are never used twice.
     last: u64,
-    limit: usize,
+    shares: Shares,
     /// The service manager keeps the sockets for a keeper to come.
     stores: bool,
     turned_away: VecDeque<OwnedFd>,
+    /// Requests may bring descriptors.
+    descriptors: bool,
+    closer: Closer<OwnedFd>,
     scratch: Vec<u8>,
 }
 
 impl Clients {
-    pub(crate) fn new(epoll: Rc<OwnedFd>, limit: usize) -> Self {
-        Self {
+    pub(crate) fn new(
+        epoll: Rc<OwnedFd>,
+        shares: Shares,
+        descriptors: bool,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
             epoll,
             table: BTreeMap::new(),
             notes: VecDeque::new(),
             last: 0,
-            limit,
+            shares,
             stores: false,
             turned_away: VecDeque::new(),
+            descriptors,
+            closer: Closer::start()?,
             scratch: vec![0; MAX_MESSAGE + 1],
-        }
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Takes on an accepted connection. False if there are as many as there may be.
-    pub(crate) fn admit(&mut self, socket: OwnedFd, kind: Kind) -> Result<bool, Errno> {
-        if self.table.len() >= self.limit {
+    /// Takes on an accepted connection, or tells why it is turned away.
+    pub(crate) fn admit(&mut self, socket: OwnedFd, kind: Kind) -> Result<Result<(), Full>, Errno> {
+        let owner = Owner { user: peer::user(&socket)?, kind };
+        if let Err(full) = self.shares.check(owner) {
             let _ = rustix::net::shutdown(&socket, Shutdown::Write);
-            if self.turned_away.len() >= TURNED_AWAY {
-                self.turned_away.pop_front();
+            if self.turned_away.len() >= TURNED_AWAY
+                && let Some(socket) = self.turned_away.pop_front()
+            {
+                self.closer.close(socket);
             }
             self.turned_away.push_back(socket);
-            return Ok(false);
+            return Ok(Err(full));
         }
         let id = self.last + 1;
         self.insert(id, Client::new(socket, kind))?;
         self.last = id;
-        Ok(true)
+        Ok(Ok(()))
     }
 
     fn insert(&mut self, id: u64, mut client: Client) -> Result<(), Errno> {
         client.interest = client.wants();
+        let user = peer::user(&*client.socket)?;
         epoll::add(&*self.epoll, &*client.socket, EventData::new_u64(id), client.interest)?;
         if self.stores {
             // Kept or not, it is served; one that is not kept ends with this keeper.
             let _ = systemd::store(&name_of(id), &*client.socket);
         }
         client.queued = true;
+        client.user = user;
+        self.shares.take(Owner { user, kind: client.kind });
         self.notes.push_back(Note::Connection(id));
         self.table.insert(id, client);
         Ok(())
@@ -130,8 +148,11 @@ impl Clients {
             self.end(id);
             return None;
         }
-        let done =
-            if flags.contains(EventFlags::IN) { client.read(&mut self.scratch) } else { Ok(()) };
+        let done = if flags.contains(EventFlags::IN) {
+            client.read(&mut self.scratch, self.descriptors, &self.closer)
+        } else {
+            Ok(())
+        };
         match done.and_then(|()| self.settle(id)) {
             Ok(()) => None,
             Err(broken) => {
@@ -229,6 +250,7 @@ impl Clients {
 
     fn end(&mut self, id: u64) {
         let Some(client) = self.table.remove(&id) else { return };
+        self.shares.give_back(Owner { user: client.user, kind: client.kind });
         // The daemon has the same open file: closing ours alone would change nothing.
         let _ = epoll::delete(&*self.epoll, &*client.socket);
         client.shut();
@@ -237,6 +259,10 @@ impl Clients {
         }
         if client.told {
             self.notes.push_back(Note::Closed(id));
+        }
+        // Descriptors may lie in it that were not read.
+        if let Some(socket) = Rc::into_inner(client.socket) {
+            self.closer.close(socket);
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::engine::{self, Engine, Program};
 use crate::link::Epoch;
 use crate::listen::{Listen, ListenError, Listener};
 use crate::notice::{Notice, Notices};
+use crate::shares::Shares;
 use crate::systemd;
 use crate::wire::{self, Batch};
 use rustix::buffer::spare_capacity;
@@ -59,6 +60,11 @@ pub struct Config {
     pub program: Program,
     /// How many clients there may be.
     pub max_clients: usize,
+    /// How many of them one user may have who is not root; without it, a quarter.
+    pub max_clients_per_user: Option<usize>,
+    /// Whether requests on a [`Kind::Native`](crate::link::Kind::Native) socket may bring
+    /// descriptors. The last close of one can hold up the keeper: only for clients that are trusted.
+    pub descriptors: bool,
     /// The longest time between an end of the daemon and its next start.
     pub longest_delay: Duration,
     /// Where signals are heard of.
@@ -145,15 +151,15 @@ struct Keeper<F> {
     /// The signal that ends the daemon and us.
     stopping: Option<Signal>,
     swapping: bool,
-    /// A daemon of ours has served.
+    /// A daemon has served: ours, or that of the keeper whose clients we have.
     served: bool,
-    max_clients: usize,
     notices: Notices<F>,
 }
 
 impl<F: FnMut(&Notice)> Keeper<F> {
     fn new(config: Config, tell: F) -> Result<Self, KeeperError> {
-        let Config { listen, program, max_clients, longest_delay, signals, fd_store } = config;
+        let Config { listen, program, longest_delay, signals, fd_store, .. } = config;
+        let Config { max_clients, max_clients_per_user, descriptors, .. } = config;
         let fd_store = fd_store && systemd::is_there();
         let mut kept = Kept::take(fd_store);
         let mut notices = Notices::new(tell);
@@ -182,7 +188,11 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             watch(&listener.socket, name)?;
             notices.tell(&Notice::Listening(listener.path().to_owned()), Instant::now());
         }
-        let mut clients = Clients::new(Rc::clone(&epoll), limit);
+        let shares = Shares::new(limit, max_clients_per_user);
+        let mut clients =
+            Clients::new(Rc::clone(&epoll), shares, descriptors).map_err(|source| {
+                KeeperError::Io { what: "start the thread that closes descriptors", source }
+            })?;
         let epoch = kept.resume(&mut clients).map_err(io_error("take over a connection"))?;
         if fd_store {
             clients.store();
@@ -191,6 +201,8 @@ impl<F: FnMut(&Notice)> Keeper<F> {
                     .unwrap_or_else(|error| notices.tell(&Notice::Notify(error), Instant::now()));
             }
         }
+        // Clients that were taken over wait for a daemon, as if one of ours had served them.
+        let served = epoch.is_some();
         let epoch = match epoch {
             Some(epoch) => epoch,
             None => new_epoch()?,
@@ -212,17 +224,18 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             signals,
             stopping: None,
             swapping: false,
-            served: false,
-            max_clients: limit,
+            served,
             notices,
         })
     }
 
     fn run(mut self) -> Result<u8, KeeperError> {
-        self.start().map_err(|source| {
-            let path = self.program.path.clone();
-            KeeperError::Start { path, source }
-        })?;
+        if let Err(source) = self.start() {
+            if !self.served {
+                return Err(KeeperError::Start { path: self.program.path.clone(), source });
+            }
+            self.not_started(source, Instant::now());
+        }
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             self.flush_link();
@@ -279,11 +292,15 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         if self.start_again.is_some_and(|due| due <= now) {
             self.start_again = None;
             if let Err(error) = self.start() {
-                let again_in = self.backoff.after(None).max(RETRY);
-                self.notice(&Notice::NotStarted { error, again_in });
-                self.start_again = Some(now + again_in);
+                self.not_started(error, now);
             }
         }
+    }
+
+    fn not_started(&mut self, error: io::Error, now: Instant) {
+        let again_in = self.backoff.after(None).max(RETRY);
+        self.notice(&Notice::NotStarted { error, again_in });
+        self.start_again = Some(now + again_in);
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -305,7 +322,10 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         let heard =
             if signal == Signal::INT { &self.signals.interrupt } else { &self.signals.terminate };
         drain(heard);
-        self.stopping = Some(signal);
+        // SIGTERM stays what it is when SIGINT follows: the clients are handed over.
+        if self.stopping != Some(Signal::TERM) {
+            self.stopping = Some(signal);
+        }
         self.start_again = None;
         systemd::notify("STOPPING=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
         if let Some(engine) = &self.engine {
@@ -322,7 +342,10 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         match &self.engine {
             Some(engine) => {
                 self.swapping = true;
-                engine.signal(Signal::TERM);
+                // The first one is told when it serves: its end before that would be ours.
+                if self.served {
+                    engine.signal(Signal::TERM);
+                }
             }
             // Whoever installed a better one does not want to wait.
             None => self.start_again = Some(Instant::now()),
@@ -336,8 +359,8 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             let admitted = accept_with(&listener.socket, flags)
                 .and_then(|socket| self.clients.admit(socket, listener.kind));
             match admitted {
-                Ok(true) => {}
-                Ok(false) => self.notice(&Notice::Full { limit: self.max_clients }),
+                Ok(Ok(())) => {}
+                Ok(Err(full)) => self.notice(&full.into()),
                 Err(Errno::AGAIN) => return,
                 // A client that went away meanwhile is none.
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
@@ -371,7 +394,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         // Its end is known, but others may still have its link.
         let _ = epoll::delete(&*self.epoll, &engine.pidfd);
         let _ = epoll::delete(&*self.epoll, &engine.link);
-        if self.stopping.is_some() || !self.served {
+        if self.stopping.is_some() || !(self.served || self.swapping) {
             // One that was still starting, and knew no signals yet, ended as it was told to.
             let told = self.stopping.map(Signal::as_raw);
             self.hand_over();

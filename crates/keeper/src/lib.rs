@@ -15,6 +15,7 @@
 mod backoff;
 mod client;
 mod clients;
+mod closer;
 mod engine;
 mod handover;
 mod keeper;
@@ -22,6 +23,8 @@ mod ledger;
 pub mod link;
 mod listen;
 mod notice;
+mod peer;
+mod shares;
 mod systemd;
 mod wire;
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use crate::wire::{MAX_DESCRIPTORS, MAX_MESSAGE};
 
 /// Which socket a connection came by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The MTL Manager's: a stream of records of 118 bytes; a request is one record.
     Imtl,

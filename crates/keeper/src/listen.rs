@@ -1,14 +1,14 @@
 //! The listening sockets: bound so that one that answers is never taken over, removed at the end.
 
 use crate::link::Kind;
-use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, flock, open, stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, flock, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
     socket_with,
 };
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -99,20 +99,16 @@ impl Listener {
         remove_stale(path, &address)?;
         let socket = unix_socket(*kind).map_err(io("open a socket for", path))?;
         bind(&socket, &address).map_err(io("bind", path))?;
-        let found = stat(path).map_err(io("look at", path))?;
-        let listener = Self {
-            socket,
-            kind: *kind,
-            path: path.clone(),
-            bound: (found.st_dev, found.st_ino),
-            _lock: lock,
-        };
+        let (file, bound) = find_socket(path)?;
+        let listener = Self { socket, kind: *kind, path: path.clone(), bound, _lock: lock };
         if let Some(group) = group {
             let group = Some(Gid::from_raw(*group));
-            rustix::fs::chownat(CWD, path, None, group, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::chownat(&file, "", None, group, AtFlags::EMPTY_PATH)
                 .map_err(io("give a group to", path))?;
         }
-        rustix::fs::chmod(path, Mode::from_raw_mode(*mode)).map_err(io("set the mode of", path))?;
+        // A descriptor of a path takes no fchmod(2), but has a name of its own.
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::chmod(name, Mode::from_raw_mode(*mode)).map_err(io("set the mode of", path))?;
         // Only now can anybody connect, so rights hold from the first moment.
         listen(&listener.socket, BACKLOG).map_err(io("listen on", path))?;
         Ok(listener)
@@ -162,6 +158,23 @@ fn unix_socket(kind: Kind) -> Result<OwnedFd, Errno> {
         Kind::Native => SocketType::SEQPACKET,
     };
     socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+/// The socket that lies at a path, with its device and inode. Whoever may write to the directory
+/// can put a symbolic link in its place: that is followed to nothing.
+fn find_socket(path: &Path) -> Result<(OwnedFd, (u64, u64)), ListenError> {
+    let io = |source: Errno| ListenError::Io {
+        what: "look at",
+        path: path.to_owned(),
+        source: source.into(),
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty()).map_err(io)?;
+    let found = fstat(&file).map_err(io)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+        return Err(ListenError::NoSocket { path: path.to_owned() });
+    }
+    Ok((file, (found.st_dev, found.st_ino)))
 }
 
 fn lock_path(path: &Path) -> PathBuf {
@@ -254,6 +267,16 @@ mod tests {
         let other = UnixDatagram::bind(&path).unwrap();
         assert!(matches!(Listener::bind(&at(&path)), Err(ListenError::InUse { .. })));
         drop(other);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_socket_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [target, link] = ["target", "link"].map(|name| directory.path().join(name));
+        let _target = UnixListener::bind(&target).unwrap();
+        find_socket(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(find_socket(&link), Err(ListenError::NoSocket { .. })));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the keeper has to say to an operator. It writes no log itself.
 
+use crate::shares::Full;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -48,6 +49,18 @@ pub enum Notice {
         /// The limit.
         limit: usize,
     },
+    /// As many clients of one user as there may be: more of them are turned away.
+    UserFull {
+        /// The user.
+        user: u32,
+        /// The limit.
+        limit: usize,
+    },
+    /// One socket has as many clients as it may have: more are turned away, but for root's.
+    SocketFull {
+        /// The limit.
+        limit: usize,
+    },
     /// The process may not open as many files as there may be clients.
     FewerClients {
         /// The limit asked for.
@@ -66,6 +79,8 @@ pub enum Notice {
     },
     /// The daemon told something that cannot be right.
     Nonsense(&'static str),
+    /// The daemon cannot be told anything, and is killed to be started again.
+    LinkBroken(io::Error),
     /// The service manager cannot be told something.
     Notify(io::Error),
 }
@@ -79,10 +94,13 @@ impl Notice {
             Self::Ended { .. }
             | Self::NotStarted { .. }
             | Self::Full { .. }
+            | Self::UserFull { .. }
+            | Self::SocketFull { .. }
             | Self::FewerClients { .. }
             | Self::AcceptPaused(_)
             | Self::Disconnected { .. }
             | Self::Nonsense(_)
+            | Self::LinkBroken(_)
             | Self::Notify(_) => Level::Warn,
         }
     }
@@ -90,7 +108,7 @@ impl Notice {
     /// Which notices are kept from flooding a log together: clients can cause them at will.
     fn flood(&self) -> Option<usize> {
         match self {
-            Self::Full { .. } => Some(0),
+            Self::Full { .. } | Self::UserFull { .. } | Self::SocketFull { .. } => Some(0),
             Self::AcceptPaused(_) => Some(1),
             Self::Disconnected { .. } => Some(2),
             Self::Nonsense(_) => Some(3),
@@ -100,7 +118,18 @@ impl Notice {
             | Self::NotStarted { .. }
             | Self::Swapping
             | Self::FewerClients { .. }
+            | Self::LinkBroken(_)
             | Self::Notify(_) => None,
+        }
+    }
+}
+
+impl From<Full> for Notice {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::All { limit } => Self::Full { limit },
+            Full::User { user, limit } => Self::UserFull { user, limit },
+            Full::Socket { limit } => Self::SocketFull { limit },
         }
     }
 }
@@ -129,6 +158,16 @@ impl fmt::Display for Notice {
                 "{limit} clients are connected, and more are turned away: raise --max-clients, or \
                  end clients that should not be there"
             ),
+            Self::UserFull { user, limit } => write!(
+                f,
+                "user {user} has {limit} clients, and more of them are turned away: raise \
+                 --max-clients-per-user, or end clients that should not be there"
+            ),
+            Self::SocketFull { limit } => write!(
+                f,
+                "one socket has {limit} clients, and more that are not root's are turned away: raise \
+                 --max-clients, or end clients that should not be there"
+            ),
             Self::FewerClients { wanted, limit } => write!(
                 f,
                 "--max-clients {wanted} becomes {limit}: this process may not open more files; \
@@ -143,6 +182,11 @@ impl fmt::Display for Notice {
                 write!(f, "connection {connection} was closed: {why}")
             }
             Self::Nonsense(what) => write!(f, "the daemon told nonsense, which is ignored: {what}"),
+            Self::LinkBroken(error) => write!(
+                f,
+                "the daemon cannot be told what clients ask ({error}); it is killed and started \
+                 again"
+            ),
             Self::Notify(error) => write!(f, "cannot notify the service manager: {error}"),
         }
     }

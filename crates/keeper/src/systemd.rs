@@ -2,15 +2,21 @@
 //! (sd_listen_fds(3)).
 
 use crate::wire;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
 };
 use std::io;
 use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 /// The first descriptor that a service manager passes (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
+
+/// How long to wait for the service manager where what it is told must not be lost. Its own patience
+/// with a service that ends is longer (`TimeoutStopSec=`).
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether there is a service manager.
 pub(crate) fn is_there() -> bool {
@@ -19,20 +25,25 @@ pub(crate) fn is_there() -> bool {
 
 /// Tells the service manager how we are. Without `NOTIFY_SOCKET` there is none.
 pub(crate) fn notify(state: &str) -> io::Result<()> {
-    send::<OwnedFd>(state, &[])
+    send::<OwnedFd>(state, &[], None)
 }
 
 /// Has the service manager keep a descriptor under a name, as long as its other end lives.
 pub(crate) fn store(name: &str, descriptor: impl AsFd) -> io::Result<()> {
-    send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
+    send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor], None)
 }
 
-/// Has it let go of what it keeps under a name.
+/// The same for what must not be lost: waits a while for a service manager that is busy.
+pub(crate) fn store_surely(name: &str, descriptor: impl AsFd) -> io::Result<()> {
+    send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor], Some(PATIENCE))
+}
+
+/// Has it let go of what it keeps under a name; waits a while for one that is busy.
 pub(crate) fn forget(name: &str) -> io::Result<()> {
-    notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"))
+    send::<OwnedFd>(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[], Some(PATIENCE))
 }
 
-fn send<D: AsFd>(state: &str, descriptors: &[D]) -> io::Result<()> {
+fn send<D: AsFd>(state: &str, descriptors: &[D], patience: Option<Duration>) -> io::Result<()> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddrUnix::new_abstract_name(name)?,
@@ -41,8 +52,10 @@ fn send<D: AsFd>(state: &str, descriptors: &[D]) -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     connect(&socket, &address)?;
-    // A service manager that does not read must not hold us up.
-    wire::send_with(socket.as_fd(), state.as_bytes(), descriptors, SendFlags::DONTWAIT)?;
+    // A service manager that does not read must not hold us up for good.
+    set_socket_timeout(&socket, Timeout::Send, patience)?;
+    let flags = if patience.is_some() { SendFlags::empty() } else { SendFlags::DONTWAIT };
+    wire::send_with(socket.as_fd(), state.as_bytes(), descriptors, flags)?;
     Ok(())
 }
 

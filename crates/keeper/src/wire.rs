@@ -23,6 +23,10 @@ const MAX_DATAGRAM: usize = MAX_MESSAGE + (32 << 10);
 /// The most descriptors beside a datagram. The kernel takes 253 (`SCM_MAX_FD`, net/scm.h).
 const MAX_BESIDE: usize = 128;
 
+/// The most descriptors that one call can bring (`SCM_MAX_FD`). Those that have no room the kernel
+/// closes in the call, and that can block.
+const MAX_RECEIVED: usize = 253;
+
 /// What a link's socket is to hold: a datagram that is read and one that waits.
 pub(crate) const SOCKET_BUFFER: usize = 2 * MAX_DATAGRAM;
 
@@ -161,7 +165,7 @@ pub(crate) fn receive_with(
     buffer: &mut [u8],
     flags: RecvFlags,
 ) -> Result<Received, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_BESIDE))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_RECEIVED))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let message = loop {

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A length of 0 is the end: space may be set aside behind the last record. Whatever is no whole
-//! frame ends the journal too, because only a write that was cut off leaves that behind.
+//! frame ends the journal too, because only a write that was cut off leaves that behind. A whole
+//! frame that means nothing to this version is something else: another version wrote it, and what
+//! it gave away is not known.
 
 use crate::Record;
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,7 @@ pub struct Heading {
 /// What was read of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Journal {
-    /// Its heading; `None`: it is none, or of another version.
+    /// Its heading; `None`: there is none.
     pub heading: Option<Heading>,
     /// The records, in their order.
     pub records: Vec<Record>,
@@ -44,6 +46,9 @@ pub struct Journal {
     pub length: usize,
     /// Whether something that is no frame follows.
     pub torn: bool,
+    /// What was written whole and is not understood: only another version can tell what it says,
+    /// and what follows it is not read.
+    pub strange: Option<String>,
 }
 
 /// The frame of a heading.
@@ -82,15 +87,31 @@ pub fn decode(bytes: &[u8]) -> Journal {
         journal.torn = !bytes.is_empty();
         return journal;
     };
-    journal.heading = serde_json::from_slice(first).ok();
-    journal.heading.take_if(|heading| heading.format != FORMAT);
-    if journal.heading.is_none() {
+    match serde_json::from_slice::<Heading>(first) {
+        Ok(heading) => {
+            if heading.format != FORMAT {
+                let format = heading.format;
+                let what = format!("it has format {format}, this version reads format {FORMAT}");
+                journal.strange = Some(what);
+            }
+            journal.heading = Some(heading);
+        }
+        Err(error) => journal.strange = Some(format!("its heading is not understood: {error}")),
+    }
+    if journal.strange.is_some() {
         return journal;
     }
     journal.length = bytes.len() - rest.len();
     while let Some(payload) = next(&mut rest) {
-        let Ok(record) = serde_json::from_slice(payload) else { break };
-        journal.records.push(record);
+        match serde_json::from_slice(payload) {
+            Ok(record) => journal.records.push(record),
+            Err(error) => {
+                let at = journal.length;
+                journal.strange =
+                    Some(format!("the record at byte {at} is not understood: {error}"));
+                return journal;
+            }
+        }
         journal.length = bytes.len() - rest.len();
     }
     journal.torn = bytes[journal.length..].iter().any(|byte| *byte != 0);
@@ -146,9 +167,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_version_is_no_journal() {
-        let other = frame(&Heading { format: FORMAT + 1, epoch: "a".into() });
-        assert_eq!(decode(&other).heading, None);
+    fn what_another_version_wrote_is_told_from_what_was_cut_off() {
+        let other = decode(&frame(&Heading { format: FORMAT + 1, epoch: "a".into() }));
+        assert_eq!(other.heading.map(|heading| heading.epoch).as_deref(), Some("a"));
+        assert!(other.strange.is_some_and(|what| what.contains("format 2")));
+        assert!(decode(&frame(&"a")).strange.is_some_and(|what| what.contains("heading")));
+        let (known, unknown) = (encode(&records(1)[0]), frame(&["a change to come"]));
+        let whole = [heading("e"), known.clone(), unknown.clone(), known].concat();
+        let read = decode(&whole);
+        assert_eq!((read.records.len(), read.torn), (1, false));
+        assert!(read.strange.is_some_and(|what| what.contains("record at byte")));
+        let cut = &whole[..read.length + unknown.len() - 1];
+        assert_eq!((decode(cut).torn, decode(cut).strange), (true, None));
         assert_eq!(decode(b""), Journal::default());
         assert!(decode(b"GET / HTTP/1.1").torn);
     }

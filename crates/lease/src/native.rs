@@ -16,11 +16,18 @@ pub const MOST_CPUS: u32 = 200;
 /// The longest part of an error that quotes what a client sent, in characters.
 const LONGEST_QUOTE: usize = 200;
 
-/// Text of a client's, short and without control characters: it goes into logs and back.
+/// Text of a client's, short and printable ASCII, all else escaped: it goes into logs and back, and
+/// no terminal must turn it round or break its line.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().take(LONGEST_QUOTE).map(clean).collect()
+    let mut clean = String::new();
+    for c in text.chars().take(LONGEST_QUOTE) {
+        match c {
+            ' '..='~' => clean.push(c),
+            _ => clean.extend(c.escape_default()),
+        }
+    }
+    clean
 }
 
 /// A request.
@@ -138,6 +145,14 @@ mod tests {
         let name = "\u{1}\n\u{202e}".repeat(20_000);
         let why = Why::BadRequest { what: quoted(&name) };
         assert!(write(&Kept::Refused(why)).len() < 4096);
+    }
+
+    #[test]
+    fn what_is_quoted_is_printable_ascii() {
+        let hostile = "eth0\u{202e}\u{2028}\u{1b}[2J\n\u{85}\u{200b}é'";
+        let said = quoted(hostile);
+        assert_eq!(said, r"eth0\u{202e}\u{2028}\u{1b}[2J\n\u{85}\u{200b}\u{e9}'");
+        assert_eq!(quoted(&"x".repeat(1000)).len(), LONGEST_QUOTE);
     }
 
     #[test]

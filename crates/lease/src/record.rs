@@ -68,6 +68,19 @@ pub enum Change {
     Whole(Box<Whole>),
 }
 
+impl Change {
+    /// Whether it gives a client something, or a right: not without being written down, and not
+    /// where it is unknown what the operator has decided.
+    #[must_use]
+    pub fn gives(&self) -> bool {
+        match self {
+            Self::Leased { leases, .. } => !leases.is_empty(),
+            Self::Registered(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// All that is kept of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whole {

@@ -22,6 +22,12 @@ pub enum Why {
         /// Who has it.
         holder: u64,
     },
+    /// It is not known what the operator has decided, so nothing is given away.
+    #[error("nothing is given away: {why}")]
+    Document {
+        /// What is the matter.
+        why: String,
+    },
     /// It cannot be kept that it was given away, so it is not.
     #[error("nothing is given away: {why}")]
     Journal {
@@ -89,7 +95,7 @@ impl Why {
                 Refusal::Invalid
             }
             Self::Busy { .. } | Self::Reserved { .. } => Refusal::Busy,
-            Self::Journal { .. } | Self::Lost => Refusal::Failed,
+            Self::Document { .. } | Self::Journal { .. } | Self::Lost => Refusal::Failed,
             Self::NoInterface { .. } => Refusal::NoInterface,
             Self::NotHere => Refusal::Unsupported,
             Self::NotRegistered | Self::Stranger { .. } => Refusal::NotPermitted,

@@ -243,6 +243,42 @@ fn nothing_is_had_before_register_and_a_missing_interface_refuses_it() {
 }
 
 #[test]
+fn an_id_that_is_named_often_is_given_back_once() {
+    let mut written = Written::new(desk());
+    written.client(1, None);
+    assert!(granted(&written.ask(1, 2, Ask::Get(5))));
+    let often = Ask::GiveBack(Some(vec![5; 10_000]));
+    let record = written.desk.decide(1, 3, &often).record.unwrap();
+    assert_eq!(record.change, Change::Returned(vec![5]));
+    assert!(journal::encode(&record).len() <= journal::RELEASE_BYTES);
+    assert_eq!(written.ask(1, 3, often), Kept::Done);
+    assert_eq!(written.desk.held(), 0);
+}
+
+#[test]
+fn processes_are_looked_at_only_for_those_who_may_have_something() {
+    let people = People { users: vec![4].into_iter().collect(), ..People::default() };
+    let access = AccessSpec { clients: Some(people), ..AccessSpec::default() };
+    let mut written = Written::new(Desk::new(Policy { access, ..Policy::default() }, topology()));
+    for (connection, uid) in [(1, 4), (2, 5)] {
+        let opened = written.desk.open(connection, Protocol::Imtl, peer(uid), 7).unwrap();
+        written.write(opened);
+    }
+    let needs = |written: &Written, connection, sequence, id| {
+        written.desk.needs_cpuset(connection, sequence, &Ask::Get(id))
+    };
+    assert!(!needs(&written, 1, 1, 3), "it has not registered");
+    for connection in [1, 2] {
+        let register = Ask::Register { claim: claim(), missing: None };
+        written.ask(connection, 1, register);
+    }
+    assert!(needs(&written, 1, 2, 3) && !needs(&written, 2, 2, 3), "2 is a stranger");
+    assert!(!needs(&written, 1, 2, u32::MAX), "there is no such lcore");
+    assert!(!needs(&written, 1, 1, 3), "it is answered already");
+    assert!(!needs(&written, 9, 1, 3), "there is no such client");
+}
+
+#[test]
 fn an_administrator_takes_all_of_it_back_and_the_client_stays() {
     let mut host = Written::new(desk());
     host.client(1, Some("0-15"));

@@ -7,8 +7,9 @@ use pointsman_model::cpu::CpuSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The most threads of a process that are looked at.
-const MOST_THREADS: usize = 4096;
+/// The most threads of a process that are looked at: a client may have started as many as it likes,
+/// and all others wait meanwhile.
+const MOST_THREADS: usize = 512;
 
 /// How a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Roots {
         let process = self.proc.join(pid.to_string());
         let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
         let cpuset = self.cpuset_of(&cgroup).filter(|cpus| !cpus.is_empty());
-        let allowed = affinity(&process).filter(|cpus| !cpus.is_empty());
+        let allowed = affinity(&process, cpuset.as_ref()).filter(|cpus| !cpus.is_empty());
         match (cpuset, allowed) {
             (Some(cpuset), Some(allowed)) => {
                 let both = cpuset.and(&allowed);
@@ -93,6 +94,15 @@ impl Roots {
         Some(name)
     }
 
+    /// When a process was started, in clock ticks since the host was (`starttime` of
+    /// `proc_pid_stat(5)`): with its number, the process itself. `None`: that cannot be read.
+    #[must_use]
+    pub fn started(&self, pid: u32) -> Option<u64> {
+        let stat = fs::read_to_string(self.proc.join(pid.to_string()).join("stat")).ok()?;
+        let (_, after) = stat.rsplit_once(')')?;
+        after.split_ascii_whitespace().nth(19)?.parse().ok()
+    }
+
     /// How a process stands; `None`: that cannot be read.
     #[must_use]
     pub fn state_of(&self, pid: u32) -> Option<ProcessState> {
@@ -107,7 +117,8 @@ impl Roots {
     }
 }
 
-fn affinity(process: &Path) -> Option<CpuSet> {
+/// What the threads are allowed, all together: as far as it takes to have all of `enough`.
+fn affinity(process: &Path, enough: Option<&CpuSet>) -> Option<CpuSet> {
     let threads = fs::read_dir(process.join("task")).ok()?;
     let mut all = CpuSet::default();
     for thread in threads.flatten().take(MOST_THREADS) {
@@ -116,6 +127,9 @@ fn affinity(process: &Path) -> Option<CpuSet> {
         let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         if let Some(Ok(cpus)) = allowed.map(str::parse) {
             all.join(&cpus);
+        }
+        if enough.is_some_and(|enough| enough.and(&all) == *enough) {
+            break;
         }
     }
     Some(all)
@@ -204,10 +218,39 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_looked_at_until_they_may_run_on_all_of_the_cpuset_and_no_more_than_so_many() {
+        let host = Host::new();
+        let thread = |number: usize, cpus: &str| {
+            let status = format!("Cpus_allowed_list:\t{cpus}\n");
+            host.write(&format!("proc/7/task/{number}/status"), &status);
+        };
+        host.write("proc/7/cgroup", "0::/\n");
+        host.write("sys/fs/cgroup/cpuset.cpus.effective", "0-3\n");
+        (0..MOST_THREADS + 8).for_each(|number| thread(number, &number.to_string()));
+        let seen = affinity(&host.0.path().join("proc/7"), None).unwrap();
+        assert_eq!(seen.iter().count(), MOST_THREADS);
+        (0..MOST_THREADS + 8).for_each(|number| thread(number, &format!("0-3,{}", number + 8)));
+        let enough = "0-3".parse().unwrap();
+        let seen = affinity(&host.0.path().join("proc/7"), Some(&enough)).unwrap();
+        assert_eq!(seen.iter().count(), 5, "one thread says it all");
+        assert_eq!(host.cpus().as_deref(), Some("0-3"));
+    }
+
+    #[test]
+    fn when_a_process_was_started_is_told_whatever_its_name() {
+        let host = Host::new();
+        host.write("proc/7/stat", &format!("7 (a) 1 (b) S {} 4711 22", "0 ".repeat(18)));
+        assert_eq!(host.roots().started(7), Some(4711));
+        host.write("proc/7/stat", "7 (a) S 1");
+        assert_eq!(host.roots().started(7), None);
+    }
+
+    #[test]
     fn this_process_can_be_read() {
         let roots = Roots::default();
         let me = std::process::id();
         assert!(roots.cpus_of(me).is_some_and(|cpus| !cpus.is_empty()));
         assert_eq!(roots.state_of(me), Some(ProcessState::Running));
+        assert!(roots.started(me).is_some_and(|ticks| ticks > 0));
     }
 }

@@ -93,6 +93,10 @@ pub struct KeeperArgs {
     #[arg(global = true, long, value_name = "N", default_value_t = DEFAULT_MAX_CLIENTS as u32,
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_clients: u32,
+    /// How many of them one user may have who is not root: 1 to 65536. [default: a quarter]
+    #[arg(global = true, long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_clients_per_user: Option<u32>,
     /// The longest time between a crash of the daemon and its next start, in seconds. The first
     /// ones follow at once.
     #[arg(global = true, long, value_name = "SECONDS", default_value_t = DEFAULT_LONGEST_DELAY.as_secs(),

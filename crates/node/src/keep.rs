@@ -5,7 +5,7 @@
 
 use crate::args::Args;
 use crate::daemon::{self, DaemonError};
-use crate::disk::{Disk, StorageError};
+use crate::disk::Disk;
 use pointsman_keeper::link::Kind;
 use pointsman_keeper::{Config, KeeperError, Level, Listen, ListenError, Notice, Program, Signals};
 use rustix::io::Errno;
@@ -33,9 +33,6 @@ pub enum KeepError {
     /// Another one has the run directory.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// The pid file cannot be written.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
     /// The keeper failed.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
@@ -90,12 +87,19 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<u8, KeepError> {
             without: vec!["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"],
         },
         max_clients: args.keeper.max_clients as usize,
+        max_clients_per_user: args.keeper.max_clients_per_user.map(|most| most as usize),
+        // No request of today has any use for one.
+        descriptors: false,
         longest_delay: Duration::from_secs(args.keeper.restart_delay),
         fd_store: args.keeper.fd_store,
         signals: signals().map_err(start("hear of signals"))?,
     };
     let pid_file = args.run_dir.join("keeper.pid");
-    Disk::default().replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())?;
+    let pid = format!("{}\n", std::process::id());
+    if let Err(error) = Disk::default().replace(&pid_file, pid.as_bytes()) {
+        // It is for people; a full disk is no reason to leave clients without answers.
+        tracing::warn!("{error}");
+    }
     let result = pointsman_keeper::run(config, tell);
     let _ = std::fs::remove_file(&pid_file);
     Ok(result?)
@@ -111,7 +115,12 @@ pub fn exit_code(error: &KeepError, original: bool) -> u8 {
             // -EIO, as an exit code.
             256_u16.wrapping_sub(Errno::IO.raw_os_error() as u16) as u8
         }
-        KeepError::Keeper(KeeperError::Listen(_)) if original => u8::MAX,
+        // Another one has the run directory, or answers on the socket.
+        KeepError::Daemon(DaemonError::Lock(_)) | KeepError::Keeper(KeeperError::Listen(_))
+            if original =>
+        {
+            u8::MAX
+        }
         _ => 1,
     }
 }
@@ -150,6 +159,7 @@ fn group_number(name: &str, groups: &Path) -> Result<u32, KeepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::Lock;
 
     #[test]
     fn groups_have_names_and_numbers() {
@@ -175,5 +185,10 @@ mod tests {
             let error = KeepError::Keeper(error.into());
             assert_eq!((exit_code(&error, true), exit_code(&error, false)), (code, 1));
         }
+        let directory = tempfile::tempdir().unwrap();
+        let _first = Lock::take(directory.path(), "--run-dir").unwrap();
+        let second = Lock::take(directory.path(), "--run-dir").unwrap_err();
+        let error = KeepError::Daemon(second.into());
+        assert_eq!((exit_code(&error, true), exit_code(&error, false)), (255, 1));
     }
 }

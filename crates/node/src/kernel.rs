@@ -16,11 +16,15 @@ use pointsman_netdev::Namespace;
 use pointsman_plan as plan;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where sysfs is: drivers are found in it.
 const SYS: &str = "/sys";
 /// Whether the kernel keeps statistics of programs.
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// When pins that somebody has just made are looked at again, if the host is looked at.
+const YOUNG: Duration = Duration::from_secs(2);
 
 /// This host's kernel, with our pins under one directory.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct LinuxKernel {
     bpffs: PathBuf,
     caps: plan::Caps,
     look: Look,
+    /// When pins that were too young to be taken for forgotten are looked at again.
+    clean_at: Option<Instant>,
 }
 
 impl LinuxKernel {
@@ -40,8 +46,21 @@ impl LinuxKernel {
         let probe = pointsman_bpf::probe()?;
         let store = Store::open(bpffs)?;
         let caps = caps(&probe);
-        let look = Look::new(SYS.into(), store.dispatcher().clone());
-        Ok(Self { store, bpffs: bpffs.to_owned(), caps, look })
+        let look = Look::new(SYS.into(), store.dispatcher().for_looks());
+        Ok(Self { store, bpffs: bpffs.to_owned(), caps, look, clean_at: None })
+    }
+
+    fn look_at_all(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
+        let (interfaces, unreachable) = self.look.interfaces(scope)?;
+        let mut observed = Observed {
+            interfaces,
+            unreachable,
+            hooks: self.store.hooks().map_err(failed)?,
+            programs: self.store.programs().map_err(failed)?,
+        };
+        observed.find_slots();
+        self.store.settle(&mut observed.hooks);
+        Ok(observed)
     }
 
     fn attach(&self, step: &Attach, objects: &Objects<'_>) -> Result<(), String> {
@@ -63,6 +82,30 @@ impl LinuxKernel {
     ) -> Result<(), String> {
         let dispatch = || self.store.dispatch(chain, to, mode);
         on_interface(&to.interface, to.interface_index, objects, dispatch)
+    }
+
+    /// Takes off what is left of a dispatcher of ours whose pins somebody removed: nothing runs in it,
+    /// so no chain of ours is known to be there, and it is in the way of all who come.
+    fn take_emptied(&self, interface: &InterfaceId, objects: &Objects<'_>) {
+        let take = || match pointsman_bpf::interface_index(interface.name.as_str()) {
+            Ok(index) => self.store.dispatcher().remove_emptied(index).map_err(|e| e.to_string()),
+            // With the interface went what was attached.
+            Err(_) => Ok(false),
+        };
+        let taken = match &interface.namespace {
+            None => take(),
+            Some(namespace) => match objects.namespaces.get(namespace) {
+                Some(spec) => Namespace::open(&spec.path())
+                    .and_then(|inside| inside.enter(take))
+                    .unwrap_or_else(|error| Err(error.to_string())),
+                None => Ok(false),
+            },
+        };
+        match taken {
+            Ok(true) => tracing::info!(%interface, "took off a dispatcher that had lost its pins"),
+            Ok(false) => {}
+            Err(why) => tracing::warn!(%interface, "a dispatcher without pins may stay: {why}"),
+        }
     }
 
     fn build(&self, step: &BuildChain, objects: &Objects<'_>) -> Result<(), String> {
@@ -106,6 +149,16 @@ fn on_interface(
     let spec = spec.ok_or_else(|| format!("network namespace {namespace} is not resolved"))?;
     let entered = Namespace::open(&spec.path()).and_then(|inside| inside.enter(check));
     entered.map_err(|error| error.to_string())?
+}
+
+/// Whether our slots run in a dispatcher that no interface runs, although one of that number was
+/// seen.
+fn is_torn(observed: &Observed) -> bool {
+    let links = observed.hooks.values().filter_map(|hook| hook.link.as_ref());
+    let mut lost = links
+        .filter(|link| link.is_dispatcher() && observed.interface_of(link).is_none())
+        .map(|link| link.interface_index);
+    lost.any(|index| observed.interfaces.values().any(|interface| interface.index == index))
 }
 
 /// What the planner must know of a kernel.
@@ -155,16 +208,16 @@ impl Kernel for LinuxKernel {
     }
 
     fn observe(&mut self, scope: &Scope) -> Result<Observed, KernelError> {
-        let (interfaces, unreachable) = self.look.interfaces(scope)?;
-        let mut observed = Observed {
-            interfaces,
-            unreachable,
-            hooks: self.store.hooks().map_err(failed)?,
-            programs: self.store.programs().map_err(failed)?,
-        };
-        observed.find_slots();
-        self.store.settle(&mut observed.hooks).map_err(failed)?;
-        Ok(observed)
+        if self.clean_at.take_if(|at| *at <= Instant::now()).is_some() {
+            self.clean_dispatchers(None);
+        }
+        let observed = self.look_at_all(scope)?;
+        // Whoever changed a dispatcher between the look at the interfaces and that at the slots made
+        // one of two halves.
+        match is_torn(&observed) {
+            true => self.look_at_all(scope),
+            false => Ok(observed),
+        }
     }
 
     fn read_nics(&mut self, observed: &mut Observed, names: &BTreeSet<InterfaceId>, scope: &Scope) {
@@ -217,13 +270,16 @@ impl Kernel for LinuxKernel {
             },
             Step::Detach(step) => match &step.dispatcher {
                 Some(from) => {
-                    let withdraw = || self.store.withdraw(&step.hook, from);
+                    let withdraw = || self.store.withdraw(&step.hook, from, step.opens_gap);
                     return on_interface(&from.interface, from.interface_index, objects, withdraw);
                 }
                 None => self.store.detach(&step.hook),
             },
             Step::RetireChain(step) => self.store.retire_chain(&step.chain),
-            Step::ReleaseHook(step) => self.store.release_hook(&step.hook),
+            Step::ReleaseHook(step) => {
+                self.take_emptied(&step.hook.interface, objects);
+                self.store.release_hook(&step.hook)
+            }
             Step::ReleaseProgram(step) => {
                 self.store.release_program(&step.program, &step.fingerprint)
             }
@@ -275,8 +331,11 @@ impl Kernel for LinuxKernel {
     }
 
     fn clean_dispatchers(&mut self, interface_index: Option<u32>) {
-        match self.store.dispatcher().clean(interface_index) {
-            Ok(Cleaned { removed, .. }) => {
+        match self.store.dispatcher().for_looks().clean_now(interface_index) {
+            Ok(Cleaned { removed, young, .. }) => {
+                if !young.is_empty() {
+                    self.clean_at = Some(Instant::now() + YOUNG);
+                }
                 for name in removed {
                     tracing::info!(%name, "removed the pins of a dispatcher that runs no more");
                 }

@@ -53,7 +53,10 @@ fn keeper(args: &Args, arguments: Vec<std::ffi::OsString>, original: bool) -> Ex
         // The original logs to standard output, and scripts keep that.
         let _ = rustix::stdio::dup2_stderr(std::io::stdout());
     }
-    logging::start(args.log_format, args.log_level);
+    let _log = match logging::start(args.log_format, args.log_level) {
+        Ok(log) => log,
+        Err(error) => return no_log(&error),
+    };
     if original {
         tracing::info!("MTL Manager version: {} (Pointsman)", env!("CARGO_PKG_VERSION"));
     }
@@ -69,7 +72,10 @@ fn keeper(args: &Args, arguments: Vec<std::ffi::OsString>, original: bool) -> Ex
 fn engine(args: &Args) -> ExitCode {
     // Only the keeper may be taken for the original.
     let _ = rustix::thread::set_name(c"pointsman-node");
-    logging::start(args.log_format, args.log_level);
+    let _log = match logging::start(args.log_format, args.log_level) {
+        Ok(log) => log,
+        Err(error) => return no_log(&error),
+    };
     let kernel = |bpffs: &Path| match LinuxKernel::open(bpffs) {
         Ok(kernel) => Ok(Box::new(kernel) as Box<dyn Kernel>),
         Err(error) => Err(KernelError(error.to_string())),
@@ -84,4 +90,10 @@ fn engine(args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn no_log(error: &std::io::Error) -> ExitCode {
+    // Not `eprintln`: that would panic where nobody reads.
+    let _ = writeln!(std::io::stderr(), "cannot start the thread that writes the log: {error}");
+    ExitCode::FAILURE
 }

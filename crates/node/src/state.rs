@@ -109,7 +109,7 @@ pub struct StateFile {
 }
 
 /// Is given the text of the document in force whenever another one comes into force.
-pub struct Observer(Box<dyn Fn(Vec<u8>) + Send>);
+pub struct Observer(Box<dyn Fn(Result<Vec<u8>, String>) + Send>);
 
 impl std::fmt::Debug for Observer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -167,9 +167,12 @@ impl StateFile {
     }
 
     /// The state with somebody who is told the document in force: the one there is at once, and
-    /// each that follows it.
+    /// each that follows it; or why it cannot be read.
     #[must_use]
-    pub fn observed_by(mut self, observer: impl Fn(Vec<u8>) + Send + 'static) -> Self {
+    pub fn observed_by(
+        mut self,
+        observer: impl Fn(Result<Vec<u8>, String>) + Send + 'static,
+    ) -> Self {
         self.observer = Some(Observer(Box::new(observer)));
         self.tell(None);
         self
@@ -182,10 +185,7 @@ impl StateFile {
         if before == Some(current) {
             return;
         }
-        match self.documents.read(&current) {
-            Ok(text) => observer.0(text),
-            Err(error) => tracing::warn!("the document in force cannot be read again: {error}"),
-        }
+        observer.0(self.documents.read(&current).map_err(|error| error.to_string()));
     }
 
     /// What is remembered.

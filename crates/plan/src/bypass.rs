@@ -24,15 +24,14 @@ pub(crate) fn bypass(
     let standing = Standing::of(hook, observed);
     let others = others(host(standing, observed), standing.link(), &xdp.others);
     let tail_caller = engine::tail_caller(xdp, catalog);
-    let Chosen { kind, words: engine, .. } =
-        engine::keep(xdp.engine, standing, tail_caller, caps, options);
+    let Chosen { kind, words: engine, .. } = engine::keep(xdp.engine, standing, tail_caller, caps);
     let note = |message| Note { hook: Some(hook.clone()), program: None, message };
     // Changing the mode is the document's business, and may need a gap: not now.
     let mode = match standing {
         Standing::Running(..) | Standing::Away(_) => Mode::Auto,
         _ => xdp.mode,
     };
-    let beside = Beside { kind, others: others.len() };
+    let beside = Beside { kind, others: others.len(), engine: &engine };
     let place = match place(hook, mode, standing, beside, observed, options) {
         Ok(place) => place,
         Err(Hindrance::Pending(why)) => {

@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, Usable};
 use crate::engine::Kind;
-use crate::slots::{MAX_SLOTS, Other, divide, slot, visible};
+use crate::slots::{MAX_SLOTS, Other, divide, slot, tie, visible};
 use pointsman_fuse::layout::{DoesNotFit, Layout, StackRounding, layout};
 use pointsman_model::chain::{ChainSpec, Form, MemberSpec, SlotSpec};
 use pointsman_model::document::{ChainEntry, SlotChoice, XdpSpec};
@@ -78,7 +78,16 @@ pub(crate) fn chain(
             others.len()
         )));
     }
-    let notes = notes(hook, &members, &forms, kind, &slots);
+    let mut notes = notes(hook, &members, &forms, kind, &slots);
+    notes.extend(tie(&slots, others).map(|name| Note {
+        hook: Some(hook.clone()),
+        program: None,
+        message: format!(
+            "a program of others has the priority and the name {name} of a slot of ours, and which \
+             of them comes first is chance: give ours another priority, or decide about theirs in \
+             `others`"
+        ),
+    }));
     Ok(Chain { spec: ChainSpec { members: specs, frags, slots }, notes })
 }
 

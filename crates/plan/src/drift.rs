@@ -52,9 +52,9 @@ pub fn drift(hook: &HookId, settled: Settled, observed: &Observed) -> Option<Dri
     match (&pins.link, &interface.attached) {
         (Some(link), Some(_)) if link.runs_on(interface) => running(pins, link, settled, observed),
         (_, Some(_)) if of_other_pins() => None,
-        (None, Some(_)) if settled.dispatcher => match interface.dispatcher {
-            Some(_) => Some(DriftKind::Rearranged),
-            None => Some(DriftKind::Displaced),
+        (None, Some(_)) if settled.dispatcher => match &interface.dispatcher {
+            Some(dispatcher) if dispatcher.fixed.is_none() => Some(DriftKind::Rearranged),
+            _ => Some(DriftKind::Displaced),
         },
         (None, None) if settled.dispatcher => Some(DriftKind::Detached),
         (_, Some(attached)) if ours(attached.program_id) => Some(DriftKind::Unpinned),
@@ -73,11 +73,17 @@ fn running(
     observed: &Observed,
 ) -> Option<DriftKind> {
     let record = match pins.live() {
-        None if link.program_id != settled.program_id => return Some(DriftKind::Replaced),
+        None if link.program_id != settled.program_id && !settled.dispatcher => {
+            return Some(DriftKind::Replaced);
+        }
         Some((_, chain)) if link.pinned => chain.record.as_ref(),
         _ => return Some(DriftKind::Unpinned),
     };
     let Some(record) = record else { return Some(DriftKind::Unpinned) };
+    // Also where the document is refused, and no plan asks for a change.
+    if link.slots.as_ref().is_some_and(|slots| slots.len() != record.spec.slots.len()) {
+        return Some(DriftKind::Rearranged);
+    }
     let lost = record.spec.members.iter().any(|member| {
         let load = (member.program.clone(), member.fingerprint.clone());
         observed.programs.get(&load).is_none_or(|program| program.unpinned().next().is_some())

@@ -1,9 +1,9 @@
 //! Which engine makes one chain of several programs, and why that one.
 
+use crate::Caps;
 use crate::catalog::Catalog;
 use crate::place::Obstacle;
 use crate::standing::Standing;
-use crate::{Caps, Options};
 use pointsman_model::ProgramName;
 use pointsman_model::document::{Engine, XdpSpec};
 use pointsman_model::plan::RefusalReason;
@@ -30,6 +30,8 @@ pub(crate) struct Chosen {
     pub(crate) note: Option<String>,
 }
 
+const SHARED: &str = "dispatcher (auto: neighbours share a slot, and programs of libxdp can join)";
+
 impl Chosen {
     fn new(kind: Kind, words: impl Into<String>) -> Self {
         Self { kind, words: words.into(), note: None }
@@ -50,9 +52,8 @@ pub(crate) fn choose(
     standing: Standing<'_>,
     tail_caller: Option<&ProgramName>,
     caps: &Caps,
-    options: Options,
 ) -> Result<Chosen, Obstacle> {
-    let linked = standing.link().map(|link| !link.is_dispatcher() && !options.allow_gap);
+    let linked = standing.link().map(|link| !link.is_dispatcher());
     match (wanted, &caps.freplace) {
         (Engine::Fused, _) => Ok(Chosen::new(Kind::Fused, "fused (as the document says)")),
         (Engine::Dispatcher, Ok(())) if let Some(name) = tail_caller => Err(Obstacle::new(
@@ -85,16 +86,27 @@ pub(crate) fn choose(
         (Engine::Auto, Ok(())) if linked == Some(true) => Ok(Chosen {
             note: Some(
                 "engine auto keeps the BPF link that the chain is attached by, which programs of \
-                 libxdp cannot join; a change opens a gap: allow it with `apply --allow-gap`"
+                 libxdp cannot join; a change opens a gap: write `\"engine\": \"dispatcher\"`, \
+                 use `apply --allow-gap`, and then `auto` again"
                     .to_owned(),
             ),
             ..Chosen::new(Kind::Fused, "fused (auto: it runs so)")
         }),
-        (Engine::Auto, Ok(())) => Ok(Chosen::new(
-            Kind::Slots { each: false },
-            "dispatcher (auto: neighbours share a slot, and programs of libxdp can join)",
-        )),
+        (Engine::Auto, Ok(())) => Ok(Chosen::new(Kind::Slots { each: false }, SHARED)),
     }
+}
+
+/// The engine for a chain under `auto` that is detached and attached again for another reason: there
+/// is nothing to keep then. `None`: it is the one that it has.
+pub(crate) fn anew(
+    wanted: Engine,
+    chosen: &Chosen,
+    tail_caller: Option<&ProgramName>,
+    caps: &Caps,
+) -> Option<Chosen> {
+    let better = wanted == Engine::Auto && chosen.kind == Kind::Fused;
+    (better && tail_caller.is_none() && caps.freplace.is_ok())
+        .then(|| Chosen::new(Kind::Slots { each: false }, SHARED))
 }
 
 /// The engine that a hook has, or would get: for a change that must not wait.
@@ -103,14 +115,13 @@ pub(crate) fn keep(
     standing: Standing<'_>,
     tail_caller: Option<&ProgramName>,
     caps: &Caps,
-    options: Options,
 ) -> Chosen {
     let running = standing.link().map(|link| match link.is_dispatcher() {
         true => Chosen::new(Kind::Slots { each: false }, "dispatcher (it runs so)"),
         false => Chosen::new(Kind::Fused, "fused (it runs so)"),
     });
     running.unwrap_or_else(|| {
-        choose(wanted, standing, tail_caller, caps, options)
+        choose(wanted, standing, tail_caller, caps)
             .unwrap_or_else(|_| Chosen::new(Kind::Fused, "fused (there is no freplace)"))
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, Load, Usable};
 use crate::chain::{Chain, chain, list};
-use crate::engine::{self, Chosen};
+use crate::engine::{self, Chosen, Kind};
 use crate::place::{Beside, Hindrance, Place, Way, place};
 use crate::slots::{self, Other, host, needs_company, others};
 use crate::standing::Standing;
@@ -36,6 +36,10 @@ pub(crate) struct HookPlan {
     pub(crate) uses: Option<BTreeSet<Load>>,
 }
 
+/// What is to be known where a document decides about others, and there can be none.
+const NO_OTHERS: &str = "what the document decides about programs of others means nothing here: a \
+                         BPF link holds the chain, and nobody can join it";
+
 /// What all hooks of a plan share.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
@@ -52,7 +56,7 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
     let standing = Standing::of(hook, observed);
     let others = others(host(standing, observed), standing.link(), &xdp.others);
     let tail_caller = engine::tail_caller(xdp, catalog);
-    let chosen = match engine::choose(xdp.engine, standing, tail_caller, caps, options) {
+    let chosen = match engine::choose(xdp.engine, standing, tail_caller, caps) {
         Ok(chosen) => chosen,
         Err(obstacle) => {
             let words = "none: the kernel cannot do what the document says".to_owned();
@@ -61,16 +65,26 @@ pub(crate) fn want(hook: &HookId, xdp: &XdpSpec, context: &Context<'_>) -> HookP
             return plan;
         }
     };
-    let Chosen { kind, words: engine, note } = chosen;
+    let place = |chosen: &Chosen| {
+        let beside = Beside { kind: chosen.kind, others: others.len(), engine: &chosen.words };
+        place(hook, xdp.mode, standing, beside, observed, options)
+    };
+    let (mut placed, mut chosen) = (place(&chosen), chosen);
+    if matches!(&placed, Ok(Place { way: Way::Reattach(..), .. }))
+        && let Some(better) = engine::anew(xdp.engine, &chosen, tail_caller, caps)
+    {
+        placed = place(&better);
+        chosen = better;
+    }
+    let Chosen { kind, words: engine, note: said } = chosen;
     let chain = chain(hook, xdp, kind, &others, catalog, caps.stack_rounding);
-    let beside = Beside { kind, others: others.len() };
-    let place = place(hook, xdp.mode, standing, beside, observed, options);
-    match (chain, place) {
+    match (chain, placed) {
         (Ok(chain), Ok(place)) => {
             let mut plan = accept(hook, standing, chain, place, &others, engine, context);
-            let note =
-                note.map(|message| Note { hook: Some(hook.clone()), program: None, message });
-            plan.notes.extend(note);
+            let note = |message| Note { hook: Some(hook.clone()), program: None, message };
+            let lost =
+                (kind == Kind::Fused && !xdp.others.is_empty()).then(|| NO_OTHERS.to_owned());
+            plan.notes.extend(said.into_iter().chain(lost).map(note));
             plan
         }
         (Ok(_), Err(Hindrance::Pending(why))) => {

@@ -33,8 +33,10 @@ pub(crate) enum Way {
 
 /// What a chain comes as, and beside what.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Beside {
+pub(crate) struct Beside<'a> {
     pub(crate) kind: Kind,
+    /// The engine in words, and why that one.
+    pub(crate) engine: &'a str,
     /// How many programs of others are in the dispatcher that it is in.
     pub(crate) others: usize,
 }
@@ -80,7 +82,7 @@ pub(crate) fn place(
     hook: &HookId,
     mode: Mode,
     standing: Standing<'_>,
-    Beside { kind, others }: Beside,
+    Beside { kind, others, engine }: Beside<'_>,
     observed: &Observed,
     options: Options,
 ) -> Result<Place, Hindrance> {
@@ -150,6 +152,8 @@ pub(crate) fn place(
             if same && now == to {
                 return Ok(Place { way: Way::Swap, mode: Some(to), note });
             }
+            // The reason for an engine is not always in the document.
+            let because = if same { String::new() } else { format!(" (engine {engine})") };
             let (inner, is, needs) = match (same, kind) {
                 (true, _) => ("/xdp/mode", format!("in {now} mode"), format!("{to} mode")),
                 (false, Kind::Slots { .. }) => {
@@ -166,15 +170,16 @@ pub(crate) fn place(
                 };
                 let message = format!(
                     "{name} runs {count} of others beside the chain, {is}, and {needs} would need \
-                     them gone: `xdp-loader status {name}` lists them"
+                     them gone{because}: `xdp-loader status {}` lists them",
+                    name.name
                 );
                 return Err(obstacle(RefusalReason::ForeignProgram, inner, message));
             }
             if !options.allow_gap {
                 let message = format!(
-                    "the chain on {name} is attached {is}, and {needs} needs it detached first: \
-                     packets would pass without a chain for a moment; allow that with `apply \
-                     --allow-gap`"
+                    "the chain on {name} is attached {is}, and {needs} needs it detached \
+                     first{because}: packets would pass without a chain for a moment; allow that \
+                     with `apply --allow-gap`"
                 );
                 return Err(obstacle(RefusalReason::NeedsGap, inner, message));
             }
@@ -256,6 +261,9 @@ fn foreign(hook: &HookId, attachment: &Attachment, why: Option<&str>) -> String 
     let Attachment { program_id, name: program, mode } = attachment;
     let program = program.as_deref().unwrap_or("without a name");
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let InterfaceId { namespace, name: bare } = name;
+    let there = namespace.as_ref().map(|it| format!(" in network namespace {it}"));
+    let there = there.unwrap_or_default();
     let flag = match mode {
         AttachMode::Native => "xdpdrv",
         AttachMode::Skb => "xdpgeneric",
@@ -264,7 +272,7 @@ fn foreign(hook: &HookId, attachment: &Attachment, why: Option<&str>) -> String 
     format!(
         "{name} carries XDP program {program} (id {program_id}, {mode}), which is not ours and \
          stays untouched{why}; to make room, stop what attached it, or remove it with `xdp-loader \
-         unload {name} --all` or `ip link set dev {name} {flag} off`, and apply again"
+         unload {bare} --all` or `ip link set dev {bare} {flag} off`{there}, and apply again"
     )
 }
 

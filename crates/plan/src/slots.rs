@@ -93,7 +93,7 @@ pub(crate) fn divide(
         let between = |other: &Other| {
             let (before, name, _) = members[at - 1];
             let key = (other.then.0, other.name.as_str());
-            (before, name.as_str()) < key && key < (priority, entry.as_str())
+            (before, name.as_str()) <= key && key < (priority, entry.as_str())
         };
         match slots.last_mut() {
             Some((count, SlotChoice::Shared))
@@ -123,6 +123,15 @@ pub(crate) fn slot(members: &[MemberSpec], choice: SlotChoice, frags: bool) -> S
     };
     let (name, priority) = (first.entry.clone(), first.priority);
     SlotSpec { members: members.len(), own, name, priority, actions, frags }
+}
+
+/// A program of somebody else's that has the very place of a slot: which of them comes first is
+/// decided by their tags.
+pub(crate) fn tie<'a>(slots: &[SlotSpec], others: &'a [Other]) -> Option<&'a str> {
+    let ties = |other: &&Other| {
+        slots.iter().any(|slot| (slot.priority, slot.name.as_str()) == (other.then.0, &*other.name))
+    };
+    others.iter().find(ties).map(|other| other.name.as_str())
 }
 
 /// Whether a program that passes everything must stand beside: one answers what only a dispatcher

@@ -192,16 +192,19 @@ fn a_link_gives_way_to_a_dispatcher_only_where_a_gap_is_allowed() {
     let wanted = chain(&["10 a"], json!({}));
     bench.caps.freplace = Err("not yet".into());
     bench.apply(1, &wanted, &mut host);
+    let decided = chain(&["10 a"], json!({"others": [{"name": "y", "priority": 1}]}));
+    let plan = bench.plan(&bench.document(1, &decided), &host);
+    assert!(plan.notes[0].message.starts_with("what the document decides"), "{:?}", plan.notes);
     bench.caps.freplace = Ok(());
     let plan = bench.plan(&bench.document(1, &wanted), &host);
     assert!(plan.is_converged());
-    assert_snapshot!(plan.notes[0].message, @"
-    engine auto keeps the BPF link that the chain is attached by, which programs of libxdp cannot join; a change opens a gap: allow it with `apply --allow-gap`
-    ");
+    assert_snapshot!(plan.notes[0].message, @r#"
+    engine auto keeps the BPF link that the chain is attached by, which programs of libxdp cannot join; a change opens a gap: write `"engine": "dispatcher"`, use `apply --allow-gap`, and then `auto` again
+    "#);
     let asked = chain(&["10 a"], json!({"engine": "dispatcher"}));
     let plan = bench.plan(&bench.document(2, &asked), &host);
     assert_snapshot!(refusal(&plan), @"
-    needs a gap /interfaces/eth0/xdp/engine: the chain on eth0 is attached by a BPF link, and a dispatcher needs it detached first: packets would pass without a chain for a moment; allow that with `apply --allow-gap`
+    needs a gap /interfaces/eth0/xdp/engine: the chain on eth0 is attached by a BPF link, and a dispatcher needs it detached first (engine dispatcher (as the document says)): packets would pass without a chain for a moment; allow that with `apply --allow-gap`
     ");
     bench.options.allow_gap = true;
     assert_snapshot!(steps(&bench.apply(2, &asked, &mut host)), @"
@@ -214,7 +217,7 @@ fn a_link_gives_way_to_a_dispatcher_only_where_a_gap_is_allowed() {
     let back = chain(&["10 a"], json!({"engine": "fused"}));
     theirs(&mut host, "y", 15);
     assert_snapshot!(refusal(&bench.plan(&bench.document(3, &back), &host)), @"
-    foreign program /interfaces/eth0/xdp/engine: eth0 runs a program of others beside the chain, in a dispatcher, and a fused program would need them gone: `xdp-loader status eth0` lists them
+    foreign program /interfaces/eth0/xdp/engine: eth0 runs a program of others beside the chain, in a dispatcher, and a fused program would need them gone (engine fused (as the document says)): `xdp-loader status eth0` lists them
     ");
     assert!(host.remove_component(&interface("eth0"), 1));
     assert_snapshot!(steps(&bench.apply(3, &back, &mut host)), @"

@@ -286,6 +286,7 @@ impl Daemon {
     pub fn peek(&self) -> Value {
         let mut stream = UnixStream::connect(&self.socket).expect("the daemon listens");
         let request = "GET /v1/status HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(request.as_bytes()).expect("asked");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");

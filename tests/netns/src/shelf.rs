@@ -261,7 +261,16 @@ impl<'a> Shelf<'a> {
     /// The store's.
     pub fn withdraw(&self) -> Result<(), Error> {
         let place = self.place(Vec::new());
-        self.here(|| self.store.withdraw(&hook(), &place))
+        self.here(|| self.store.withdraw(&hook(), &place, false))
+    }
+
+    /// Takes them out for a moment, and the dispatcher with them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn withdraw_alone(&self) -> Result<(), Error> {
+        let place = self.place(Vec::new());
+        self.here(|| self.store.withdraw(&hook(), &place, true))
     }
 
     fn here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -280,7 +289,7 @@ impl<'a> Shelf<'a> {
         let hooks = self.store.hooks().expect("hooks");
         let mut observed = Observed { hooks, ..Observed::default() };
         observed.find_slots();
-        self.store.settle(&mut observed.hooks).expect("settled");
+        self.store.settle(&mut observed.hooks);
         observed.hooks.remove(&hook()).unwrap_or_default()
     }
 

@@ -4,6 +4,7 @@
 use super::cpio::Archive;
 use super::kernel::Kernel;
 use super::modules::Modules;
+use super::systemd;
 use crate::setup::find_program;
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -13,6 +14,15 @@ use std::process::{Command, Stdio};
 /// What reaches the host's files, and what the tests use.
 const MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "veth"];
 
+/// Who runs the script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Userland {
+    /// The first process itself, in the host's root as it is.
+    Plain,
+    /// systemd as the first process, in the host's root with memory over it.
+    Systemd,
+}
+
 /// The directories that tests may write to. Whatever the host has there is hidden.
 const SCRATCH: &[&str] = &["/tmp", "/run", "/var/tmp", "/dev/shm"];
 
@@ -21,9 +31,14 @@ pub(super) const VOICE: &str = "pointsman-vm: ";
 
 /// Builds the archive. `script` runs in the host's root file system, where `visible` directories
 /// are there even if they lie below one that tests may write to.
-pub(super) fn build(kernel: &Kernel, script: &str, visible: &[PathBuf]) -> Result<Vec<u8>> {
+pub(super) fn build(
+    kernel: &Kernel,
+    userland: Userland,
+    script: &str,
+    visible: &[PathBuf],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    let directories = ["bin", "modules", "proc", "sys", "dev", "host", "sysroot"];
+    let directories = ["bin", "modules", "proc", "sys", "dev", "host", "upper", "sysroot"];
     directories.into_iter().for_each(|directory| archive.directory(directory));
     let busybox = find_program("busybox").context("busybox is not there (busybox-static)")?;
     archive.file("bin/busybox", &read(&busybox)?);
@@ -31,7 +46,11 @@ pub(super) fn build(kernel: &Kernel, script: &str, visible: &[PathBuf]) -> Resul
     let builtin = kernel.modules.join("modules.builtin");
     let (dep, builtin) = (read_text(&dep)?, read_text(&builtin)?);
     let mut order = String::new();
-    for (at, file) in Modules::parse(&dep, &builtin).order(MODULES)?.into_iter().enumerate() {
+    let modules = match userland {
+        Userland::Plain => MODULES.to_vec(),
+        Userland::Systemd => [MODULES, systemd::MODULES].concat(),
+    };
+    for (at, file) in Modules::parse(&dep, &builtin).order(&modules)?.into_iter().enumerate() {
         // Numbered: a flat directory, in which the order is plain to see.
         let name = format!("modules/{at:02}.ko");
         archive.file(&name, &module(&kernel.modules.join(file))?);
@@ -39,7 +58,7 @@ pub(super) fn build(kernel: &Kernel, script: &str, visible: &[PathBuf]) -> Resul
     }
     archive.file("modules/order", order.as_bytes());
     archive.file("script", script.as_bytes());
-    archive.file("init", init(visible)?.as_bytes());
+    archive.file("init", init(userland, visible)?.as_bytes());
     Ok(archive.finish())
 }
 
@@ -60,7 +79,7 @@ fn module(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-fn init(visible: &[PathBuf]) -> Result<String> {
+fn init(userland: Userland, visible: &[PathBuf]) -> Result<String> {
     let mut scratch = String::new();
     for directory in SCRATCH {
         scratch += &format!("need mount -t tmpfs tmpfs /sysroot{directory}\n");
@@ -70,7 +89,12 @@ fn init(visible: &[PathBuf]) -> Result<String> {
         scratch +=
             &format!("$b mkdir -p /sysroot{path}\nneed mount --bind /host{path} /sysroot{path}\n");
     }
-    Ok(INIT.replace("@VOICE@", VOICE.trim_end()).replace("@SCRATCH@", &scratch))
+    let (root, run) = match userland {
+        Userland::Plain => (ROOT, RUN),
+        Userland::Systemd => (systemd::ROOT, systemd::RUN),
+    };
+    let script = INIT.replace("@ROOT@", root).replace("@RUN@", run);
+    Ok(script.replace("@VOICE@", VOICE.trim_end()).replace("@SCRATCH@", &scratch))
 }
 
 /// The first process. The tests' line is ttyS0, the kernel's ttyS1, so that neither disturbs the
@@ -86,7 +110,13 @@ need mount -t sysfs sysfs /sys
 while read -r module; do need insmod "$module"; done < /modules/order
 # Nobody writes to these files while the machine runs, so the guest may cache them.
 need mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576,cache=loose host /host
-# The host's root without what is mounted in it, to mount the machine's own there.
+@ROOT@@SCRATCH@need ip link set lo up
+need cp /script /sysroot/run/script
+say "kernel $($b uname -r)"
+@RUN@"#;
+
+/// The host's root as it is, and what belongs into it.
+const ROOT: &str = r"# The host's root without what is mounted in it, to mount the machine's own there.
 need mount --bind /host /sysroot
 need mount -t proc proc /sysroot/proc
 need mount -t sysfs sysfs /sysroot/sys
@@ -97,10 +127,10 @@ need mount -t bpf bpf /sysroot/sys/fs/bpf
 need mount -t cgroup2 cgroup2 /sysroot/sys/fs/cgroup
 $b mount -t debugfs debugfs /sysroot/sys/kernel/debug
 $b mount -t tracefs tracefs /sysroot/sys/kernel/tracing
-@SCRATCH@need ip link set lo up
-need cp /script /sysroot/run/script
-say "kernel $($b uname -r)"
-$b chroot /sysroot /bin/sh /run/script < /dev/null > /dev/ttyS0 2>&1
+";
+
+/// Runs the script and switches off.
+const RUN: &str = r#"$b chroot /sysroot /bin/sh /run/script < /dev/null > /dev/ttyS0 2>&1
 say "exit $?"
 off
 "#;
@@ -130,14 +160,14 @@ mod tests {
 
     #[test]
     fn directories_below_scratch_are_bound_back() {
-        let script = init(&[PathBuf::from("/tmp/it's here")]).unwrap();
-        assert!(script.contains("need mount -t tmpfs tmpfs /sysroot/tmp\n"), "{script}");
-        assert!(
-            script.contains(
-                r"need mount --bind /host'/tmp/it'\''s here' /sysroot'/tmp/it'\''s here'"
-            ),
-            "{script}"
-        );
-        assert!(!script.contains("@VOICE@") && !script.contains("@SCRATCH@"), "{script}");
+        for userland in [Userland::Plain, Userland::Systemd] {
+            let script = init(userland, &[PathBuf::from("/tmp/it's here")]).unwrap();
+            assert!(script.contains("need mount -t tmpfs tmpfs /sysroot/tmp\n"), "{script}");
+            let bound = r"need mount --bind /host'/tmp/it'\''s here' /sysroot'/tmp/it'\''s here'";
+            assert!(script.contains(bound), "{script}");
+            for left in ["@VOICE@", "@SCRATCH@", "@ROOT@", "@RUN@"] {
+                assert!(!script.contains(left), "{script}");
+            }
+        }
     }
 }

@@ -8,9 +8,10 @@ mod cpio;
 mod initramfs;
 mod kernel;
 mod modules;
+mod systemd;
 
 pub(crate) use self::initramfs::quoted;
-use self::initramfs::{VOICE, quoted_text};
+use self::initramfs::{Userland, VOICE, quoted_text};
 pub(crate) use self::kernel::Kernel;
 use crate::later;
 use crate::libtest::{Reader, Tally};
@@ -48,7 +49,11 @@ pub(crate) struct Options {
     /// Run the long tests too, and those with a later libxdp.
     #[arg(long)]
     full: bool,
-    /// Filters and options for the tests. Default: the tests in modules named `vm`.
+    /// Boot systemd as the first process, with the packaged unit, and run its tests.
+    #[arg(long)]
+    systemd: bool,
+    /// Filters and options for the tests. Default: the tests in modules named `vm`, or with
+    /// --systemd `systemd`.
     #[arg(last = true)]
     tests: Vec<String>,
 }
@@ -62,7 +67,14 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     println!("vm: seed {0} (again: cargo xtask vm --seed {0})", session.seed);
     let kernel = session.prepare(|| fetch(workspace, &options.kernel))?;
     let limit = Duration::from_secs(options.limit);
-    let tally = run_tests(workspace, &mut session, &kernel, limit, &options.tests)?;
+    let userland = if options.systemd {
+        setup::ensure(&[setup::SYSTEMD])?;
+        Userland::Systemd
+    } else {
+        Userland::Plain
+    };
+    let tests = &options.tests;
+    let tally = run_userland(workspace, &mut session, &kernel, userland, limit, tests)?;
     tally.failures.iter().for_each(|failure| println!("FAILED   {failure}"));
     tally.skipped.iter().for_each(|skip| println!("skipped  {}: {}", skip.what, skip.why));
     rings::print_counts(&tally);
@@ -73,6 +85,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 pub(crate) fn ring(workspace: &Workspace, session: &mut Session, kernel: &Kernel) -> Result<Tally> {
     let limit = Duration::from_secs(if session.full { 3600 } else { 1200 });
     run_tests(workspace, session, kernel, limit, &[])
+}
+
+/// The ring of `cargo xtask test` in which systemd is the machine's first process.
+pub(crate) fn systemd_ring(
+    workspace: &Workspace,
+    session: &mut Session,
+    kernel: &Kernel,
+) -> Result<Tally> {
+    let limit = Duration::from_secs(1200);
+    run_userland(workspace, session, kernel, Userland::Systemd, limit, &[])
 }
 
 /// Gives the newest kernel of a series, from the build directory or from Debian.
@@ -99,6 +121,17 @@ fn run_tests(
     limit: Duration,
     tests: &[String],
 ) -> Result<Tally> {
+    run_userland(workspace, session, kernel, Userland::Plain, limit, tests)
+}
+
+fn run_userland(
+    workspace: &Workspace,
+    session: &mut Session,
+    kernel: &Kernel,
+    userland: Userland,
+    limit: Duration,
+    tests: &[String],
+) -> Result<Tally> {
     let full = session.full;
     let binaries = session.prepare(|| {
         if full && let Err(error) = later::fetch(workspace) {
@@ -108,11 +141,17 @@ fn run_tests(
         rings::build_binaries(workspace)?;
         workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])
     })?;
-    let script = script(workspace, session, &binaries, tests)?;
+    let (before, default) = match userland {
+        Userland::Plain => (String::new(), "vm::"),
+        Userland::Systemd => (systemd::install(workspace)?, systemd::TESTS),
+    };
+    let default = [default.to_owned()];
+    let tests = if tests.is_empty() { &default } else { tests };
+    let script = before + &script(workspace, session, userland, &binaries, tests)?;
     let visible = [workspace.root.clone(), workspace.target.clone()];
     let directory = directory(workspace);
     let initramfs = directory.join("initramfs");
-    fs::write(&initramfs, initramfs::build(kernel, &script, &visible)?)
+    fs::write(&initramfs, initramfs::build(kernel, userland, &script, &visible)?)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     println!("vm: {}", kernel.package);
     let limit = session.left().map_or(limit, |left| limit.min(left));
@@ -123,20 +162,22 @@ fn run_tests(
 fn script(
     workspace: &Workspace,
     session: &Session,
+    userland: Userland,
     binaries: &[PathBuf],
     tests: &[String],
 ) -> Result<String> {
     let package = quoted(&workspace.root.join("tests/netns"))?;
     let mut script = format!("cd {package} || exit 1\nexport CARGO_MANIFEST_DIR={package}\n");
     script += "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
-    script += "export HOME=/tmp RUST_BACKTRACE=1 POINTSMAN_RING=vm\n";
+    let ring = match userland {
+        Userland::Plain => "vm",
+        Userland::Systemd => "systemd",
+    };
+    script += &format!("export HOME=/tmp RUST_BACKTRACE=1 POINTSMAN_RING={ring}\n");
     for (name, value) in session.environment(workspace) {
         script += &format!("export {name}={}\n", quoted_text(&value));
     }
-    let tests = match tests {
-        [] => "vm::".to_owned(),
-        tests => tests.iter().map(|test| quoted_text(test)).collect::<Vec<_>>().join(" "),
-    };
+    let tests = tests.iter().map(|test| quoted_text(test)).collect::<Vec<_>>().join(" ");
     script += "code=0\n";
     for binary in binaries {
         // --nocapture: when the machine hangs, what the test said last is on the line already.
@@ -159,7 +200,7 @@ pub(crate) fn measure(
     let directory = directory(workspace);
     let visible = [workspace.root.clone(), workspace.target.clone()];
     let initramfs = directory.join("initramfs-bench");
-    fs::write(&initramfs, initramfs::build(&kernel, script, &visible)?)
+    fs::write(&initramfs, initramfs::build(&kernel, Userland::Plain, script, &visible)?)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     let console = directory.join("console-bench.log");
     let mut exit = None;

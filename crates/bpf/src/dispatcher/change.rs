@@ -7,15 +7,15 @@
 //! that [`Dispatcher::clean`] finds.
 
 use super::build::{Built, Part, Placed, build};
-use super::config::{Actions, MAX_PROGRAMS, Version};
+use super::config::{Actions, FLAG_FRAGS, MAX_PROGRAMS, Version};
 use super::error::DispatcherError;
 use super::lock::{Dispatcher, Lock};
 use super::netlink;
 use super::order;
 use super::place::{is_bound, is_pass, needs_company, passing, place};
 use super::program::Program;
-use super::read::{Attached, AttachedBy, Chain, Component};
-use crate::error::Error;
+use super::read::{Attached, AttachedBy, Chain, Component, Legacy};
+use crate::error::{Error, attach_hint};
 use pointsman_model::observed::AttachMode;
 use rustix::io::Errno;
 use std::io;
@@ -79,7 +79,9 @@ pub enum Lone {
     /// stands behind it. A verdict is the same whoever comes and goes.
     #[default]
     Chain,
-    /// Its verdict is the packet's, as with libxdp.
+    /// Its verdict is the packet's, as with libxdp: none that passes everything is added. One that is
+    /// there is a program like others, which stays as long as another has actions that are not
+    /// exactly PASS: taking it away would change that one's verdicts.
     AsLibxdp,
 }
 
@@ -111,6 +113,8 @@ pub struct Options {
     pub company: bool,
     /// Whether removing everything also ends a BPF link of somebody's.
     pub end_links: bool,
+    /// Whether a dispatcher without pins is replaced if the kernel says that nothing runs in it.
+    pub take_empty: bool,
 }
 
 /// What a change has done.
@@ -220,6 +224,37 @@ impl Dispatcher {
         self.change(interface_index, options, |_| Ok(vec![]))
     }
 
+    /// Takes a dispatcher off an interface that has lost its pins and in which nothing runs any more.
+    /// Anything else stays. Whether there was one.
+    ///
+    /// # Errors
+    /// As of [`change`](Self::change).
+    pub fn remove_emptied(&self, interface_index: u32) -> Result<bool, DispatcherError> {
+        let lost = |attached: &Attached| {
+            matches!(attached, Attached::Legacy { why: Legacy::Pins { .. }, .. })
+        };
+        if !lost(&self.for_looks().read(interface_index)?) {
+            return Ok(false);
+        }
+        let mut emptied = true;
+        let options = Options { take_empty: true, ..Options::default() };
+        let changed = self.change(interface_index, &options, |running| {
+            emptied = running.is_empty();
+            match emptied {
+                true => Ok(vec![]),
+                // Somebody put a chain there meanwhile.
+                false => Err(DispatcherError::Gone { interface_index }),
+            }
+        });
+        match changed {
+            Ok(changed) => Ok(changed.before.is_some()),
+            Err(_) if !emptied => Ok(false),
+            // It runs, with pins in another BPF filesystem.
+            Err(DispatcherError::Legacy { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Gives a program that runs another priority or other actions, in one swap.
     ///
     /// # Errors
@@ -274,11 +309,17 @@ impl Dispatcher {
         edit: &mut impl FnMut(&[Component]) -> Result<Vec<Wanted<'p>>, DispatcherError>,
         lock: &Lock,
     ) -> Result<Try, DispatcherError> {
-        let mut old = changeable(self.read_locked(interface_index, Some(lock))?)?;
+        let found = self.read_locked(interface_index, Some(lock))?;
+        let mut old = changeable(if options.take_empty { found.or_empty() } else { found })?;
         let mut running = old.as_mut().map(|old| std::mem::take(&mut old.components));
         let running = running.get_or_insert_default();
-        let ours = running.iter().position(is_pass).map(|at| running.remove(at));
-        let wanted = edit(running)?;
+        let pass = running.iter().position(is_pass);
+        // Whoever does as libxdp sees it among the others, and may take it out.
+        let shown = options.lone == Lone::AsLibxdp;
+        let ours = pass.filter(|_| !shown).map(|at| running.remove(at));
+        let mut wanted = edit(running)?;
+        let pass = pass.filter(|_| shown).map(|at| &running[at]);
+        let stays = pass.is_some_and(|pass| takes_company(&mut wanted, pass.id));
         if wanted.is_empty() {
             return match &old {
                 None => Ok(Try::Done(Changed::default(), 0)),
@@ -293,8 +334,8 @@ impl Dispatcher {
             parts.push(place(wanted, running)?);
         }
         let fresh;
-        if options.company || needs_company(&parts, options.lone) {
-            let part = match &ours {
+        if options.company || stays || needs_company(&parts, options.lone) {
+            let part = match ours.as_ref().or(pass) {
                 Some(pass) => Part::Kept(pass),
                 None => {
                     fresh = Program::pass()?;
@@ -308,7 +349,7 @@ impl Dispatcher {
         }
         parts.sort_by(|one, other| order::compare(&one.rank(), &other.rank()));
         let version = old.as_ref().map_or_else(|| self.version(), |old| old.version);
-        let adds = wanted.iter().any(|wanted| matches!(wanted.source, Source::New(_)));
+        let adds = wanted.iter().any(|wanted| !matches!(wanted.source, Source::Kept(_)));
         let bound = match is_bound(version, old.as_ref().map(|old| old.bound), options, adds)? {
             true => Some(interface_index),
             false => None,
@@ -327,8 +368,25 @@ impl Dispatcher {
             return Ok(Try::Done(changed, slots));
         };
         self.unpin(interface_index, built.id, built.slots.len(), lock)?;
-        lost(interface_index, old.as_ref(), error)
+        let (mode, source) = error;
+        lost(interface_index, old.as_ref(), source, |source| {
+            let hint = attach_hint(&source, mode);
+            let about_frags =
+                matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::RANGE));
+            let without =
+                parts.iter().filter(|part| about_frags && part.slot.flags & FLAG_FRAGS == 0);
+            let without_frags = without.map(|part| part.rank().name.to_owned()).collect();
+            DispatcherError::Attach { mode, hint, without_frags, source }
+        })
     }
+}
+
+/// Takes the program `pass` of ours out of what is wanted, for its own place. Whether it stays: it is
+/// wanted, and means something to another program.
+fn takes_company(wanted: &mut Vec<Wanted<'_>>, pass: u32) -> bool {
+    let before = wanted.len();
+    wanted.retain(|wanted| !matches!(wanted.source, Source::Kept(id) if id == pass));
+    wanted.len() < before && wanted.iter().any(|wanted| !wanted.actions.is_pass())
 }
 
 /// The dispatcher that is attached; `None`: nothing is.
@@ -367,19 +425,24 @@ pub(super) fn find(running: &[Component], id: u32) -> Result<&Component, Dispatc
     found.ok_or(DispatcherError::NotThere { id })
 }
 
-fn attach(interface_index: u32, built: &Built, old: Option<&Chain>, mode: Mode) -> io::Result<()> {
+/// Attaches it in place of the old one. An error comes with the mode that was tried last.
+fn attach(
+    interface_index: u32,
+    built: &Built,
+    old: Option<&Chain>,
+    mode: Mode,
+) -> Result<(), (AttachMode, io::Error)> {
     let program = built.program.as_fd();
     let expected = old.map(|old| old.program.program.as_fd());
-    let mode = match (old, mode) {
-        (Some(old), _) => Some(old.program.mode),
-        (None, Mode::New(mode) | Mode::Exactly(mode)) => Some(mode),
-        (None, Mode::Auto) => None,
+    let attach = |mode| {
+        netlink::attach(interface_index, program, mode, expected).map_err(|error| (mode, error))
     };
-    match mode {
-        Some(mode) => netlink::attach(interface_index, program, mode, expected),
-        None => match netlink::attach(interface_index, program, AttachMode::Native, None) {
-            Err(e) if Errno::from_io_error(&e) == Some(Errno::OPNOTSUPP) => {
-                netlink::attach(interface_index, program, AttachMode::Skb, None)
+    match (old, mode) {
+        (Some(old), _) => attach(old.program.mode),
+        (None, Mode::New(mode) | Mode::Exactly(mode)) => attach(mode),
+        (None, Mode::Auto) => match attach(AttachMode::Native) {
+            Err((_, e)) if Errno::from_io_error(&e) == Some(Errno::OPNOTSUPP) => {
+                attach(AttachMode::Skb)
             }
             result => result,
         },
@@ -394,7 +457,11 @@ fn detach(interface_index: u32, old: &Chain, options: &Options) -> Result<Try, D
         match link.filter(|_| options.end_links) {
             Some((_, link)) => super::sys::detach_link(link.as_fd())
                 .map_err(|e| Error::os("end the dispatcher's link", e))?,
-            None => return lost(interface_index, Some(old), error),
+            None => {
+                return lost(interface_index, Some(old), error, |error| {
+                    Error::os("detach the dispatcher", error).into()
+                });
+            }
         }
     }
     let changed = Changed { before: Some(old.program.id), ..Changed::default() };
@@ -406,6 +473,7 @@ fn lost(
     interface_index: u32,
     old: Option<&Chain>,
     error: io::Error,
+    refused: impl FnOnce(io::Error) -> DispatcherError,
 ) -> Result<Try, DispatcherError> {
     match (Errno::from_io_error(&error), old) {
         // Another program than the expected one is attached, or something where nothing was.
@@ -419,9 +487,6 @@ fn lost(
         // Nothing is attached any more where something was.
         (Some(Errno::NOENT), Some(_)) => Ok(Try::Lost),
         (Some(Errno::NODEV), _) => Err(DispatcherError::NoInterface { interface_index }),
-        _ => {
-            let what = format!("attach to interface {interface_index}");
-            Err(Error::os(what, error).into())
-        }
+        _ => Err(refused(error)),
     }
 }

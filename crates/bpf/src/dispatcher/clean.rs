@@ -18,6 +18,8 @@ const FORGOTTEN: Duration = Duration::from_secs(1);
 pub struct Cleaned {
     /// Directories that are gone now, by name.
     pub removed: Vec<String>,
+    /// Directories that stay, because they are so young that somebody may be about to attach them.
+    pub young: Vec<String>,
     /// Directories that stay, because their dispatcher runs in another network namespace.
     pub elsewhere: Vec<String>,
     /// Directories that stay, because their dispatcher is still loaded and may run where nobody
@@ -38,6 +40,23 @@ impl Dispatcher {
     /// # Errors
     /// The lock is held, or what runs in this namespace cannot be told: then nothing is removed.
     pub fn clean(&self, interface_index: Option<u32>) -> Result<Cleaned, DispatcherError> {
+        self.clean_of_age(interface_index, true)
+    }
+
+    /// The same without waiting until young pins are old enough: they [stay](Cleaned::young) for the
+    /// next time.
+    ///
+    /// # Errors
+    /// As of [`clean`](Self::clean).
+    pub fn clean_now(&self, interface_index: Option<u32>) -> Result<Cleaned, DispatcherError> {
+        self.clean_of_age(interface_index, false)
+    }
+
+    fn clean_of_age(
+        &self,
+        interface_index: Option<u32>,
+        wait: bool,
+    ) -> Result<Cleaned, DispatcherError> {
         let Some(_lock) = self.lock_if_there()? else { return Ok(Cleaned::default()) };
         let mut found = Vec::new();
         for name in pins::list(self.root())? {
@@ -47,13 +66,26 @@ impl Dispatcher {
             }
         }
         let mut cleaned = Cleaned::default();
+        // What runs here needs no search of all processes, nor the time that it takes.
+        let here = namespaces::running_here()?;
+        found.retain(|(_, program)| !here.contains(program));
+        match wait {
+            true => self.wait_until_old(&found),
+            false => {
+                let is_young = |(name, _): &(String, u32)| self.rest(name).is_some();
+                let (young, old) = found.into_iter().partition(is_young);
+                found = old;
+                let young: Vec<(String, u32)> = young;
+                cleaned.young = young.into_iter().map(|(name, _)| name).collect();
+            }
+        }
         if found.is_empty() {
             return Ok(cleaned);
         }
-        self.wait_until_old(&found);
         let everywhere = namespaces::running()?;
-        let here = namespaces::running_here()?;
         cleaned.unseen = everywhere.unseen;
+        // Once more: what was not attached yet may be by now.
+        let here = namespaces::running_here()?;
         for (name, program) in found {
             match (here.contains(&program), everywhere.programs.contains(&program)) {
                 (true, _) => {}
@@ -72,14 +104,15 @@ impl Dispatcher {
 
     /// Waits until the youngest directory is old enough.
     fn wait_until_old(&self, found: &[(String, u32)]) {
-        let age = |name: &String| {
-            let changed = std::fs::metadata(self.root().join(name)).ok()?.modified().ok()?;
-            changed.elapsed().ok()
-        };
-        let youngest = found.iter().filter_map(|(name, _)| age(name)).min();
-        if let Some(rest) = youngest.and_then(|age| FORGOTTEN.checked_sub(age)) {
+        if let Some(rest) = found.iter().filter_map(|(name, _)| self.rest(name)).max() {
             std::thread::sleep(rest);
         }
+    }
+
+    /// How long it takes until a directory is old enough; `None`: it is.
+    fn rest(&self, name: &str) -> Option<Duration> {
+        let changed = std::fs::metadata(self.root().join(name)).ok()?.modified().ok()?;
+        FORGOTTEN.checked_sub(changed.elapsed().ok()?)
     }
 }
 

@@ -12,6 +12,18 @@ use std::time::Duration;
 /// An error that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatcherError {
+    /// The kernel or the driver refuses to attach the dispatcher.
+    #[error("attach the dispatcher ({mode} mode){hint}{}: {source}", told(without_frags))]
+    Attach {
+        /// In which mode.
+        mode: AttachMode,
+        /// What the answer usually means.
+        hint: &'static str,
+        /// The programs in it that take no packets of several buffers.
+        without_frags: Vec<String>,
+        /// The answer.
+        source: io::Error,
+    },
     /// The dispatcher is held by a BPF link, which netlink cannot replace.
     #[error(
         "program {program} is attached by BPF link {link}, which nobody but its owner can change: \
@@ -55,7 +67,9 @@ pub enum DispatcherError {
         why: String,
     },
     /// Nothing runs any more where something did.
-    #[error("no dispatcher runs on interface {interface_index} any more: plan again")]
+    #[error(
+        "no dispatcher runs on interface {interface_index} any more: it is planned again by itself"
+    )]
     Gone {
         /// The kernel's number of the interface.
         interface_index: u32,
@@ -65,6 +79,17 @@ pub enum DispatcherError {
     NoInterface {
         /// The kernel's number of it.
         interface_index: u32,
+    },
+    /// Somebody's program came into a dispatcher that was to go.
+    #[error(
+        "program {name} ({id}) joined the dispatcher, which was to be taken off for a moment, and \
+         would have gone with it: it is planned again by itself"
+    )]
+    Joined {
+        /// The kernel's id of the program.
+        id: u32,
+        /// Its name.
+        name: String,
     },
     /// A program that knows nothing of the protocol is attached.
     #[error("program {program} is attached, and nothing can join it: {why}")]
@@ -157,6 +182,7 @@ impl DispatcherError {
     pub fn errno(&self) -> i32 {
         let number = match self {
             Self::AttachedByLink { .. }
+            | Self::Joined { .. }
             | Self::Legacy { .. }
             | Self::Locked { .. }
             | Self::Mode { .. }
@@ -170,10 +196,20 @@ impl DispatcherError {
             Self::NoInterface { .. } => Errno::NODEV,
             Self::Gone { .. } | Self::NotThere { .. } => Errno::NOENT,
             Self::TooMany { .. } => Errno::TOOBIG,
-            Self::Other(Error::Os { source, .. }) => return errno_of(source),
+            Self::Attach { source, .. } | Self::Other(Error::Os { source, .. }) => {
+                return errno_of(source);
+            }
             Self::Other(_) => Errno::INVAL,
         };
         number.raw_os_error()
+    }
+}
+
+/// The programs without frags in an error.
+fn told(without_frags: &[String]) -> String {
+    match without_frags {
+        [] => String::new(),
+        names => format!("; without frags: {}", names.join(", ")),
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 /// How long others may hold the lock. libxdp holds it for a few system calls, and several in turn
 /// on a slow machine for as long as they take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a look waits: it comes again, and nobody who looks may be held up by who holds the lock.
+const LOOK: Duration = Duration::from_millis(100);
 /// The longest pause between two tries: a lock with a limit of time has no event to wait for. A
 /// shorter one would take the lock from libxdp's processes, which give up where ours try again.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -58,6 +60,12 @@ impl Dispatcher {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same for looks that come again: waits for a moment only.
+    #[must_use]
+    pub fn for_looks(&self) -> Self {
+        self.clone().with_patience(LOOK)
     }
 
     /// The version for an interface without dispatcher.

@@ -12,7 +12,8 @@ use rustix::io::Errno;
 
 impl Dispatcher {
     /// What the program `id`, which is attached to an interface of whatever network namespace,
-    /// runs; `None`: it is no dispatcher, or it is gone.
+    /// runs; `None`: it is no dispatcher, or it is gone. One without pins in which nothing runs can be
+    /// changed with [`Options::take_empty`](super::Options::take_empty).
     #[must_use]
     pub fn observe(
         &self,
@@ -27,7 +28,7 @@ impl Dispatcher {
             Err(e) => Err(Error::os(format!("open program {id}"), e).into()),
         };
         match lock.and_then(|_lock| read()) {
-            Ok(attached) => told(attached),
+            Ok(attached) => told(attached.or_empty()),
             Err(e) => Some(closed(0, e.to_string())),
         }
     }
@@ -36,7 +37,9 @@ impl Dispatcher {
     #[must_use]
     pub fn is_pinned(&self, interface_index: u32, id: u32, slots: usize) -> bool {
         let files = pins::list(&self.directory(interface_index, id)).unwrap_or_default();
-        (0..slots).all(|at| files.binary_search(&format!("prog{at}-prog")).is_ok())
+        let is_there = |file: String| files.binary_search(&file).is_ok();
+        (0..slots)
+            .all(|at| ["link", "prog"].iter().all(|kind| is_there(format!("prog{at}-{kind}"))))
     }
 }
 
@@ -48,13 +51,19 @@ fn closed(version: u32, why: String) -> ObservedDispatcher {
 fn told(attached: Attached) -> Option<ObservedDispatcher> {
     match attached {
         Attached::Nothing => None,
-        Attached::Legacy { why: why @ Legacy::Pins { version, .. }, .. } => Some(closed(
-            version.number().into(),
-            format!(
-                "{why}: start the daemon with a --bpffs in the BPF filesystem of its loader, or \
-                 unload it with that"
-            ),
-        )),
+        Attached::Legacy { why: why @ Legacy::Pins { version, partly, .. }, .. } => {
+            let advice = match partly {
+                true => {
+                    "somebody removed some of its pins, and the rest runs on: `xdp-loader unload \
+                     --all` takes it off"
+                }
+                false => {
+                    "start the daemon with a --bpffs in the BPF filesystem of its loader, or \
+                     unload it with that"
+                }
+            };
+            Some(closed(version.number().into(), format!("{why}: {advice}")))
+        }
         Attached::Legacy { .. } => None,
         Attached::Newer { program, version } => {
             let why = DispatcherError::Newer { program: program.id, version };

@@ -14,6 +14,13 @@ use pointsman_model::ActionSet;
 /// The priority of our program that passes everything: the last that libxdp shows as a number.
 const PASS_PRIORITY: u32 = i32::MAX.cast_unsigned();
 
+/// The tags of its two instructions (`bpf/pointsman_pass.c`): the beginning of their SHA-1, and from
+/// Linux 6.18 on of their SHA-256 (kernel/bpf/core.c, `bpf_prog_calc_tag`).
+const PASS_TAGS: [[u8; 8]; 2] = [
+    [0x3f, 0xed, 0x66, 0x67, 0x85, 0xa5, 0x7e, 0x53],
+    [0xd4, 0xf8, 0x54, 0x2f, 0x2b, 0x42, 0xfa, 0xc5],
+];
+
 /// Finds a program that is wanted.
 pub(super) fn place<'a>(
     wanted: &Wanted<'a>,
@@ -66,7 +73,11 @@ pub(super) fn needs_company(parts: &[Placed<'_>], lone: Lone) -> bool {
         ([only], Lone::Chain) => !only.slot.actions.is_pass(),
         _ => false,
     };
-    alone || parts.iter().any(Placed::speaks_to_dispatcher)
+    // As libxdp would have it, only what comes brings what it needs.
+    let asks = |part: &Placed<'_>| {
+        (lone == Lone::Chain || matches!(part.part, Part::New(_))) && part.speaks_to_dispatcher()
+    };
+    alone || parts.iter().any(asks)
 }
 
 /// Whether a dispatcher of `version` is to be bound to its device: `old` says whether the one that
@@ -91,9 +102,10 @@ pub(super) fn is_bound(
     Err(DispatcherError::Bound { why })
 }
 
-/// Whether a program is the one of ours that passes everything.
+/// Whether a program is the one of ours that passes everything, wherever it stands: others may move
+/// it, and what only bears its name is not ours.
 pub(super) fn is_pass(component: &Component) -> bool {
-    component.name == PASS_NAME && component.priority == PASS_PRIORITY
+    component.name == PASS_NAME && PASS_TAGS.contains(&component.raw_tag)
 }
 
 /// Its place: behind all others.
@@ -106,6 +118,17 @@ pub(super) fn passing(part: Part<'_>) -> Placed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_model::Sha256;
+
+    #[test]
+    fn our_pass_program_is_known_by_its_instructions() {
+        let object: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pointsman_pass.o"));
+        // w0 = 2; exit
+        let code = [0xb4, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+        assert!(object.windows(code.len()).any(|part| part == code), "its tags are others now");
+        let tag: String = PASS_TAGS[1].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(Sha256::of(&code).to_string().contains(&tag));
+    }
 
     #[test]
     fn programs_of_a_dispatcher_are_all_bound_or_none_is() {

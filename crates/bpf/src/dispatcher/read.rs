@@ -1,19 +1,22 @@
 //! What runs on an interface.
 
-use super::config::{Actions, Config, FLAG_FRAGS, SlotConfig, Version};
+use super::config::{Actions, Config, FLAG_FRAGS, MAX_PROGRAMS, SlotConfig, Version};
 use super::error::DispatcherError;
 use super::lock::{Dispatcher, Lock};
 use super::names;
 use super::netlink;
 use super::order::Rank;
+use super::place::is_pass;
 use super::recognise::{Broken, NoDispatcher, Recognised, Seen, recognise, rule_out};
 use super::sys::{self, Details};
 use crate::error::Error;
 use crate::kernel;
+use crate::pins;
 use libbpf_sys::BPF_PROG_TYPE_EXT;
 use pointsman_model::observed::AttachMode;
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 /// What is attached to an interface, as far as dispatchers go.
 #[derive(Debug)]
@@ -83,6 +86,8 @@ pub enum Legacy {
     Pins {
         /// The version of the protocol that it says.
         version: Version,
+        /// Whether some of them are here.
+        partly: bool,
         /// What is wrong with them.
         why: String,
     },
@@ -163,6 +168,12 @@ impl Component {
             maps: details.maps,
             program,
         })
+    }
+
+    /// Whether it is our program that passes everything.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        is_pass(self)
     }
 
     /// Whether its type information knows a function called `name`.
@@ -253,7 +264,8 @@ impl Dispatcher {
                 Ok(Attached::Chain(Box::new(chain)))
             }
             Err(e) => {
-                let why = Legacy::Pins { version: config.version, why: e.to_string() };
+                let partly = pins::exists(&self.directory(program.interface_index, program.id));
+                let why = Legacy::Pins { version: config.version, partly, why: e.to_string() };
                 Ok(Attached::Legacy { program, why })
             }
         }
@@ -262,13 +274,39 @@ impl Dispatcher {
     fn components(&self, program: &Attachment, config: &Config) -> Result<Vec<Component>, Error> {
         let directory = self.directory(program.interface_index, program.id);
         let component = |(at, slot): (usize, &SlotConfig)| {
-            let path = directory.join(format!("prog{at}-prog"));
-            let missing =
-                || Error::Pin { path: path.display().to_string(), why: "is not there".into() };
-            let program = kernel::open_pin(&path)?.ok_or_else(missing)?;
+            let [path, link] =
+                ["prog", "link"].map(|kind| directory.join(format!("prog{at}-{kind}")));
+            let missing = |path: &Path| Error::Pin {
+                path: path.display().to_string(),
+                why: "is not there".into(),
+            };
+            let program = kernel::open_pin(&path)?.ok_or_else(|| missing(&path))?;
+            // Without it the slot ended, and what is pinned runs there no more.
+            if !pins::exists(&link) {
+                return Err(missing(&link));
+            }
             Component::of(program, slot)
         };
         config.slots.iter().enumerate().map(component).collect()
+    }
+}
+
+impl Attached {
+    /// The same, with a dispatcher in which nothing runs any more as an empty one. Whoever removes
+    /// the pins of a dispatcher ends the links of its programs; the kernel then lets every packet
+    /// through it, and nobody can do anything with it but replace it.
+    pub(super) fn or_empty(self) -> Self {
+        match self {
+            Self::Legacy { program, why: Legacy::Pins { version, .. } }
+                if !sys::is_replaced_in(program.id) =>
+            {
+                let components = Vec::new();
+                // Of all slots that there can be: some pins may be left.
+                let (frags, bound, slots) = (false, false, MAX_PROGRAMS);
+                Self::Chain(Box::new(Chain { program, version, frags, bound, components, slots }))
+            }
+            other => other,
+        }
     }
 }
 

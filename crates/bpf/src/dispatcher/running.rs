@@ -4,9 +4,11 @@ use super::clean::{Programs, parse};
 use super::error::DispatcherError;
 use super::lock::Dispatcher;
 use super::{namespaces, netlink, sys};
+use crate::error::Error;
 use crate::{kernel, pins};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 /// A dispatcher that is attached, with some of the programs in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl Dispatcher {
         let mut holders = Vec::new();
         for name in pins::list(self.root())? {
             let Some((interface_index, dispatcher)) = parse(&name) else { continue };
-            let mut held = self.pinned_in(&name)?;
+            let mut held = self.pinned_in(&name);
             held.retain(|id| programs.contains(id));
             if !held.is_empty() {
                 holders.push(Holder { interface_index, dispatcher, programs: held });
@@ -59,15 +61,31 @@ impl Dispatcher {
         Ok(attached)
     }
 
-    /// The programs that are pinned in a dispatcher's directory.
-    fn pinned_in(&self, directory: &str) -> Result<BTreeSet<u32>, DispatcherError> {
+    /// The programs that are pinned in a dispatcher's directory with the links that keep them in it.
+    /// What cannot be read is nothing of ours: our own pins are, and a stranger's must not stand in
+    /// the way of all looks.
+    fn pinned_in(&self, directory: &str) -> BTreeSet<u32> {
         let directory = self.root().join(directory);
+        let skipped = |path: &Path, why: &Error| {
+            tracing::debug!("{}: {why}; it is left out", path.display());
+        };
+        let files = pins::list(&directory).inspect_err(|e| skipped(&directory, e));
         let mut programs = BTreeSet::new();
-        for file in pins::list(&directory)?.iter().filter(|file| file.ends_with("-prog")) {
-            if let Some(program) = kernel::open_pin(&directory.join(file))? {
-                programs.insert(sys::details(program.as_fd())?.id);
+        for file in files.unwrap_or_default() {
+            let Some(slot) = file.strip_suffix("-prog") else { continue };
+            if !pins::exists(&directory.join(format!("{slot}-link"))) {
+                continue;
+            }
+            let path = directory.join(&file);
+            match kernel::open_pin(&path) {
+                Ok(Some(program)) => match sys::details(program.as_fd()) {
+                    Ok(details) => drop(programs.insert(details.id)),
+                    Err(e) => skipped(&path, &e),
+                },
+                Ok(None) => {}
+                Err(e) => skipped(&path, &e),
             }
         }
-        Ok(programs)
+        programs
     }
 }

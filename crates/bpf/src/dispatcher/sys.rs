@@ -119,32 +119,59 @@ pub(super) fn replace_function(
 
 /// The XDP link that runs `program` on an interface of this thread's network namespace.
 pub(super) fn xdp_link(program: u32, interface_index: u32) -> Option<(u32, OwnedFd)> {
+    links().find(|(_, link)| link_info(link).is_some_and(|it| it.runs(program, interface_index)))
+}
+
+/// Whether any link lets a program replace a function of `program`: every slot that is in use has one.
+pub(super) fn is_replaced_in(program: u32) -> bool {
+    // One that cannot be looked at may be such a link.
+    links().any(|(_, link)| link_info(&link).is_none_or(|it| it.leads_into(program)))
+}
+
+/// All links of the kernel, with their ids.
+fn links() -> impl Iterator<Item = (u32, OwnedFd)> {
     let mut id = 0;
-    loop {
-        // SAFETY: the kernel writes one number.
-        if unsafe { sys::bpf_link_get_next_id(id, &raw mut id) } < 0 {
-            return None;
+    std::iter::from_fn(move || {
+        loop {
+            // SAFETY: the kernel writes one number.
+            if unsafe { sys::bpf_link_get_next_id(id, &raw mut id) } < 0 {
+                return None;
+            }
+            // SAFETY: no pointers. One that is gone by now is left out.
+            if let Ok(link) = owned(unsafe { sys::bpf_link_get_fd_by_id(id) }) {
+                return Some((id, link));
+            }
         }
-        // SAFETY: no pointers.
-        let Ok(link) = owned(unsafe { sys::bpf_link_get_fd_by_id(id) }) else { continue };
-        if link_info(&link).is_some_and(|found| found == (program, interface_index)) {
-            return Some((id, link));
-        }
+    })
+}
+
+/// What the kernel says of a link.
+struct LinkInfo(sys::bpf_link_info);
+
+impl LinkInfo {
+    fn runs(&self, program: u32, interface_index: u32) -> bool {
+        // SAFETY: for XDP links the kernel fills this arm of the union; any bits are a number.
+        let interface = || unsafe { self.0.__bindgen_anon_1.xdp.ifindex };
+        self.0.type_ == sys::BPF_LINK_TYPE_XDP
+            && self.0.prog_id == program
+            && interface() == interface_index
+    }
+
+    fn leads_into(&self, program: u32) -> bool {
+        // SAFETY: for links of functions the kernel fills this arm of the union; any bits are a
+        // number.
+        let target = || unsafe { self.0.__bindgen_anon_1.tracing.target_obj_id };
+        self.0.type_ == sys::BPF_LINK_TYPE_TRACING && target() == program
     }
 }
 
-/// The program and the interface of an XDP link; `None`: another kind of link.
-fn link_info(link: &OwnedFd) -> Option<(u32, u32)> {
+fn link_info(link: &OwnedFd) -> Option<LinkInfo> {
     let mut info = sys::bpf_link_info::default();
     let mut size = size_of::<sys::bpf_link_info>() as u32;
     let target = (&raw mut info).cast::<c_void>();
     // SAFETY: the kernel writes at most `size` bytes into the structure.
     done(unsafe { sys::bpf_obj_get_info_by_fd(link.as_raw_fd(), target, &raw mut size) }).ok()?;
-    if info.type_ != sys::BPF_LINK_TYPE_XDP {
-        return None;
-    }
-    // SAFETY: for XDP links the kernel fills this arm of the union; any bits are a number.
-    Some((info.prog_id, unsafe { info.__bindgen_anon_1.xdp.ifindex }))
+    Some(LinkInfo(info))
 }
 
 /// Ends a link, whoever else holds it.

@@ -118,7 +118,7 @@ fn placed<'a>((spec, member): (&'a MemberSpec, &'a Member)) -> Slot<'a> {
 }
 
 fn planned_otherwise(path: &Path) -> Error {
-    let why = "was planned otherwise than it is built: plan again".into();
+    let why = "was planned otherwise than it is built: it is planned again by itself".into();
     Error::Pin { path: path.display().to_string(), why }
 }
 

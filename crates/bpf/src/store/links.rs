@@ -23,13 +23,20 @@ pub(super) struct Held {
     links: Mutex<BTreeMap<HookId, Arc<Link>>>,
     /// The programs of slots that run in dispatchers, as was last seen or done.
     slots: Mutex<BTreeMap<HookId, BTreeSet<u32>>>,
+    /// The hooks of which it could not be told what runs, and why, at the last look.
+    unsettled: Mutex<BTreeMap<HookId, String>>,
     /// The root, locked for this process.
     root: Mutex<File>,
 }
 
 impl Held {
     pub(super) fn new(root: File) -> Self {
-        Self { links: Mutex::default(), slots: Mutex::default(), root: Mutex::new(root) }
+        Self {
+            links: Mutex::default(),
+            slots: Mutex::default(),
+            unsettled: Mutex::default(),
+            root: Mutex::new(root),
+        }
     }
 
     /// The links by hook. One thread at a time uses a store, so nobody waits here.
@@ -40,6 +47,11 @@ impl Held {
     /// The slots that run by hook.
     pub(super) fn slots(&self) -> MutexGuard<'_, BTreeMap<HookId, BTreeSet<u32>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What could not be told at the last look.
+    pub(super) fn unsettled(&self) -> MutexGuard<'_, BTreeMap<HookId, String>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives what is held for two hooks each other's names.

@@ -38,7 +38,7 @@ mod slots;
 
 use self::links::{Held, HookLink};
 use crate::dispatcher::Dispatcher;
-use crate::error::Error;
+use crate::error::{Error, attach_hint};
 use crate::kernel::{self, Link};
 use crate::pins;
 use pointsman_model::chain::{ChainId, ChainRecord, ExitCounts, Sequence, Totals};
@@ -246,20 +246,4 @@ fn write<T: serde::Serialize>(path: &Path, record: &T) -> Result<(), Error> {
     let bytes = serde_json::to_vec(record)
         .map_err(|e| Error::Pin { path: path.display().to_string(), why: e.to_string() })?;
     pins::write_record(path, &bytes)
-}
-
-/// What the kernel's answer to an attach usually means.
-fn attach_hint(error: &io::Error, mode: AttachMode) -> &'static str {
-    match (rustix::io::Errno::from_io_error(error), mode) {
-        (Some(rustix::io::Errno::BUSY | rustix::io::Errno::EXIST), _) => {
-            ": another XDP program is attached there"
-        }
-        (Some(rustix::io::Errno::OPNOTSUPP), AttachMode::Native) => {
-            ": its driver has no native XDP, `\"mode\": \"skb\"` works on any interface"
-        }
-        (Some(rustix::io::Errno::RANGE | rustix::io::Errno::INVAL), AttachMode::Native) => {
-            ": the driver refuses, often because the MTU is too large for a program without frags"
-        }
-        _ => "",
-    }
 }

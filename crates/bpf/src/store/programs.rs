@@ -175,11 +175,13 @@ impl Store {
         let made = made(&directory).and_then(|mut made| made.maps.remove(map));
         let (Some(MadeMap { id: Some(id), .. }), Some((fd, pinned))) = (made, pinned(&path)?)
         else {
-            let why = format!("is not there, or not the map that was made for {name}: plan again");
+            let why = format!(
+                "is not there, or not the map that was made for {name}: it is planned again by itself"
+            );
             return Err(Error::Pin { path: path.display().to_string(), why });
         };
         if id != pinned {
-            let why = "was replaced by another map: plan again".to_owned();
+            let why = "was replaced by another map: it is planned again by itself".to_owned();
             return Err(Error::Pin { path: path.display().to_string(), why });
         }
         kernel::pin(fd.as_fd(), &maps.join(file))?;

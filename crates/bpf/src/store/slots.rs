@@ -18,6 +18,7 @@ use pointsman_model::plan::{Dispatch, OtherChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 impl Store {
     /// Puts a built chain of slots into the dispatcher of an interface of the calling thread's
@@ -40,7 +41,7 @@ impl Store {
         let mode = mode.map_or(Mode::Auto, Mode::Exactly);
         let changed = self.dispatcher.change(
             to.interface_index,
-            &Options { mode, company: to.company, ..Options::default() },
+            &Options { mode, company: to.company, take_empty: true, ..Options::default() },
             |running| {
                 if mode == Mode::Auto && running.is_empty() {
                     return Err(DispatcherError::Gone { interface_index: to.interface_index });
@@ -63,13 +64,20 @@ impl Store {
     /// any the dispatcher goes too.
     ///
     /// # Errors
-    /// What runs there cannot be changed. Then nothing has changed.
-    pub fn withdraw(&self, hook: &HookId, from: &Dispatch) -> Result<(), Error> {
+    /// What runs there cannot be changed; or `alone` says that the dispatcher must go with them, and a
+    /// program of somebody else's is in it. Then nothing has changed.
+    pub fn withdraw(&self, hook: &HookId, from: &Dispatch, alone: bool) -> Result<(), Error> {
         let ours = self.all_slots(hook)?;
-        let options = Options { lone: Lone::AsLibxdp, ..Options::default() };
+        let options = Options { lone: Lone::AsLibxdp, take_empty: true, ..Options::default() };
         let changed = self.dispatcher.change(from.interface_index, &options, |running| {
             let others = running.iter().filter(|component| !ours.contains(&component.id));
-            Ok(others.map(Wanted::kept).collect())
+            let mut strangers = others.clone().filter(|component| !component.passes());
+            match strangers.next().filter(|_| alone) {
+                Some(Component { id, name, .. }) => {
+                    Err(DispatcherError::Joined { id: *id, name: name.clone() })
+                }
+                None => Ok(others.map(Wanted::kept).collect()),
+            }
         });
         match changed {
             Ok(changed) => tell_leftover(&changed),
@@ -84,17 +92,27 @@ impl Store {
     /// Finds the dispatchers of those of `hooks` whose chains of slots run where nobody looked, such
     /// as in a network namespace that cannot be looked into, and remembers what runs.
     ///
-    /// # Errors
-    /// The dispatchers cannot be looked at.
-    pub fn settle(&self, hooks: &mut BTreeMap<HookId, ObservedHook>) -> Result<(), Error> {
+    /// A hook of which that cannot be told stays as it was found, and is said once for each reason:
+    /// whoever holds the lock of all dispatchers must not hide the host.
+    pub fn settle(&self, hooks: &mut BTreeMap<HookId, ObservedHook>) {
+        let mut looks = self.dispatcher.for_looks();
+        let mut unsettled = BTreeMap::new();
         for (hook, observed) in &mut *hooks {
             let links = observed.link.as_ref().is_some_and(|link| !link.is_detached());
             let pinned = observed.chains.values().flat_map(|chain| &chain.slots);
-            let ours = pinned.chain(&observed.held).copied().collect();
-            if links {
+            let ours: BTreeSet<u32> = pinned.chain(&observed.held).copied().collect();
+            if links || ours.is_empty() {
                 continue;
             }
-            if let Some(holder) = self.holders(hook, &ours)?.into_iter().next() {
+            let holders = looks.holders(&ours).unwrap_or_else(|e| {
+                if let DispatcherError::Locked { .. } = e {
+                    // The next hook finds the same; all of them together must not wait long.
+                    looks = looks.clone().with_patience(Duration::ZERO);
+                }
+                unsettled.insert(hook.clone(), (e.to_string(), observed.held.clone()));
+                Vec::new()
+            });
+            if let Some(holder) = holders.into_iter().next() {
                 observed.link = Some(ObservedLink {
                     program_id: holder.dispatcher,
                     interface_index: holder.interface_index,
@@ -107,8 +125,19 @@ impl Store {
             let slots = observed.link.as_ref()?.slots.clone()?;
             Some((hook.clone(), slots))
         });
-        *self.held.slots() = slots.collect();
-        Ok(())
+        let mut slots: BTreeMap<_, _> = slots.collect();
+        let mut told = self.held.unsettled();
+        for (hook, (why, held)) in &unsettled {
+            if told.get(hook) != Some(why) {
+                tracing::warn!(%hook, "whether its slots run cannot be told now: {why}");
+            }
+            // What is held is known for as long as nothing else is.
+            if !held.is_empty() {
+                slots.entry(hook.clone()).or_insert_with(|| held.clone());
+            }
+        }
+        *told = unsettled.into_iter().map(|(hook, (why, _))| (hook, why)).collect();
+        *self.held.slots() = slots;
     }
 
     /// The chain that packets run through.

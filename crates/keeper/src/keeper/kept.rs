@@ -43,7 +43,9 @@ impl Kept {
                     file.rewind().and_then(|()| file.take(MAX_STATE).read_to_end(&mut state));
                 kept.saved = read.ok().and_then(|_| load(&state));
                 // It is right once. Kept on, it would be taken for that of a keeper that crashed.
-                let _ = systemd::forget(STATE);
+                if systemd::forget(STATE).is_err() {
+                    kept.saved = None;
+                }
             } else if let Some(connection) = connection_of(&name) {
                 kept.sockets.insert(connection, descriptor);
             } else {
@@ -83,7 +85,7 @@ impl Kept {
 pub(super) fn save(state: &[u8]) -> io::Result<()> {
     let mut file = File::from(memfd_create("pointsman-keeper", MemfdFlags::CLOEXEC)?);
     file.write_all(state)?;
-    systemd::store(STATE, &file)
+    systemd::store_surely(STATE, &file)
 }
 
 /// A name that no keeper had.

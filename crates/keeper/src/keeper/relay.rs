@@ -83,9 +83,12 @@ impl<F: FnMut(&Notice)> Keeper<F> {
     }
 
     fn on_ready(&mut self) {
-        self.served = true;
+        let first = !std::mem::replace(&mut self.served, true);
         if let Some(engine) = &mut self.engine {
             engine.ready.get_or_insert_with(Instant::now);
+            if first && self.swapping {
+                engine.signal(Signal::TERM);
+            }
         }
         if self.stopping.is_none() {
             systemd::notify("READY=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
@@ -118,8 +121,12 @@ impl<F: FnMut(&Notice)> Keeper<F> {
                     self.retry = Some(Instant::now() + RETRY);
                     return;
                 }
-                // It has ended; what was to be told is told to the next one.
-                Err(_) => {
+                // What was to be told is told to the next one.
+                Err(error) => {
+                    if !is_end(error) {
+                        engine.signal(Signal::KILL);
+                        self.notice(&Notice::LinkBroken(error.into()));
+                    }
                     self.batch.clear();
                     self.link_blocked = true;
                     return;
@@ -132,6 +139,30 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         if let Some(engine) = &self.engine {
             let data = EventData::new_u64(LINK);
             let _ = epoll::modify(&*self.epoll, &engine.link, data, flags);
+        }
+    }
+}
+
+/// Whether an error of the link says that the daemon has ended. Its pidfd tells, too; after any
+/// other error it would live on, and never be told anything again.
+fn is_end(error: Errno) -> bool {
+    matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_ended_daemon_is_left_alone() {
+        for (error, end) in [
+            (Errno::PIPE, true),
+            (Errno::CONNRESET, true),
+            (Errno::MSGSIZE, false),
+            (Errno::PERM, false),
+            (Errno::BADF, false),
+        ] {
+            assert_eq!(is_end(error), end, "{error}");
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::scene::{Keeper, await_end, record};
 use rustix::process::Signal;
 
 #[test]
-fn signals_end_daemon_and_keeper_and_leave_nothing() {
+fn b_30_signals_end_daemon_and_keeper_and_leave_nothing() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut keeper = Keeper::start();
         let engine = keeper.engine();

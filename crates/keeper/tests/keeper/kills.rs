@@ -98,3 +98,23 @@ fn the_daemon_is_swapped_under_active_clients() {
     }
     active.stop();
 }
+
+#[test]
+fn a_daemon_is_swapped_that_does_not_serve_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("wait"), "").unwrap();
+    let mut keeper = Keeper::start_unready(directory, &[]);
+    while !keeper.log().contains("the daemon runs as pid ") {
+        std::thread::yield_now();
+    }
+    let before = keeper.engine();
+    keeper.signal(Signal::HUP);
+    while !keeper.log().contains("the daemon ends to be started anew") {
+        std::thread::yield_now();
+    }
+    std::fs::remove_file(keeper.path("wait")).unwrap();
+    keeper.ready();
+    keeper.ready();
+    assert_ne!(keeper.engine(), before);
+    keeper.client().echo(&record(b"echo", 1));
+}

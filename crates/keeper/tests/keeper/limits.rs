@@ -53,6 +53,19 @@ fn a_request_that_is_too_large_ends_its_connection_only() {
 }
 
 #[test]
+fn who_sends_descriptors_where_none_belong_is_disconnected() {
+    let keeper = Keeper::start();
+    let mut good = keeper.client();
+    let mut client = keeper.client();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    crate::scene::send(client.0.as_fd(), &record(b"echo", 1), &[theirs.as_fd(); 8]);
+    assert!(client.ended());
+    drop(theirs);
+    assert!(Client(ours).ended(), "they are closed");
+    good.echo(&record(b"echo", 2));
+}
+
+#[test]
 fn more_clients_than_there_may_be_see_the_end_and_are_not_killed() {
     let mut keeper = Keeper::start_in(tempfile::tempdir().unwrap(), &["3"]);
     let mut clients: Vec<_> = (0..3).map(|_| keeper.client()).collect();

@@ -186,6 +186,15 @@ impl Client {
     }
 }
 
+/// Sends bytes, and descriptors beside them.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    let bytes = IoSlice::new(bytes);
+    sendmsg(socket, &[bytes], &mut control, SendFlags::NOSIGNAL).unwrap();
+}
+
 /// A client of the datagram socket.
 pub(crate) struct Native(OwnedFd);
 
@@ -198,11 +207,7 @@ impl Native {
     }
 
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-        let bytes = IoSlice::new(bytes);
-        sendmsg(&self.0, &[bytes], &mut control, SendFlags::NOSIGNAL).unwrap();
+        send(self.as_fd(), bytes, descriptors);
     }
 
     pub(crate) fn reply(&self) -> (Vec<u8>, Vec<OwnedFd>) {

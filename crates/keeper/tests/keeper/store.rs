@@ -1,6 +1,6 @@
 //! A keeper that follows another, with a service manager that keeps descriptors in between.
 
-use crate::scene::{Client, RECORD, echo, record};
+use crate::scene::{Client, RECORD, await_end, echo, record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -90,6 +90,11 @@ impl Manager {
 
     /// Starts the service with what is kept. The shell gives the descriptors their numbers.
     fn start_again(&mut self) {
+        self.start_unready();
+        self.until("READY=1");
+    }
+
+    fn start_unready(&mut self) {
         let mut script = String::new();
         // Above all of them, so that none is overwritten before it is copied.
         let above = self.store.values().map(AsRawFd::as_raw_fd).max().unwrap() + 1;
@@ -108,7 +113,10 @@ impl Manager {
         command.env("LISTEN_FDS", names.len().to_string());
         command.env("LISTEN_FDNAMES", names.join(":"));
         self.service = command.spawn().unwrap();
-        self.until("READY=1");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 }
 
@@ -172,4 +180,66 @@ fn after_a_killed_keeper_clients_see_the_end_and_the_socket_serves_on() {
     // Nobody knows what it waits for, so it must not wait.
     assert!(client.ended());
     assert!(meanwhile.reply() == record(b"echo", 2));
+}
+
+#[test]
+fn clients_stay_while_the_first_daemon_of_the_next_keeper_fails() {
+    let mut manager = Manager::start();
+    let mut client = manager.client();
+    client.echo(&record(b"echo", 1));
+    manager.end(Signal::TERM);
+    let fail = manager.directory.path().join("fail");
+    std::fs::write(&fail, "3").unwrap();
+    manager.start_unready();
+    while manager.log().matches("the daemon ended: exit status: 3").count() < 2 {
+        assert!(manager.service.try_wait().unwrap().is_none(), "the keeper gave up");
+    }
+    std::fs::remove_file(fail).unwrap();
+    manager.until("READY=1");
+    client.echo(&record(b"echo", 2));
+}
+
+#[test]
+fn an_interrupt_after_the_end_was_told_keeps_the_clients() {
+    let mut manager = Manager::start();
+    let mut client = manager.client();
+    client.echo(&record(b"echo", 1));
+    let engine = manager.log();
+    let engine = engine.rsplit_once("runs as pid ").unwrap().1.trim().parse().unwrap();
+    let engine = Pid::from_raw(engine).unwrap();
+    // It does not end before both signals were heard.
+    kill_process(engine, Signal::STOP).unwrap();
+    let keeper = Pid::from_child(&manager.service);
+    for signal in [Signal::TERM, Signal::INT] {
+        kill_process(keeper, signal).unwrap();
+        manager.until("STOPPING=1");
+    }
+    kill_process(engine, Signal::CONT).unwrap();
+    manager.service.wait().unwrap();
+    manager.until("FDSTORE=1\nFDNAME=state");
+    manager.start_again();
+    client.echo(&record(b"echo", 2));
+}
+
+#[test]
+fn a_service_manager_that_is_busy_gets_the_state_when_it_reads() {
+    let mut manager = Manager::start();
+    let mut client = manager.client();
+    client.echo(&record(b"echo", 1));
+    let engine = manager.log();
+    let engine = engine.rsplit_once("runs as pid ").unwrap().1.trim().parse().unwrap();
+    // As much as it takes without reading.
+    let flood = UnixDatagram::unbound().unwrap();
+    flood.connect(manager.directory.path().join("notify")).unwrap();
+    flood.set_nonblocking(true).unwrap();
+    while flood.send(b"busy").is_ok() {}
+    kill_process(Pid::from_child(&manager.service), Signal::TERM).unwrap();
+    await_end(Pid::from_raw(engine).unwrap());
+    while !manager.log().contains("cannot notify the service manager") {
+        std::thread::yield_now();
+    }
+    manager.until("FDSTORE=1\nFDNAME=state");
+    manager.service.wait().unwrap();
+    manager.start_again();
+    client.echo(&record(b"echo", 2));
 }

@@ -97,6 +97,23 @@ impl Desk {
         }
     }
 
+    /// Whether the client's CPUs must be looked up before this is decided. Only where they matter:
+    /// nobody without a right makes the daemon look at processes.
+    #[must_use]
+    pub fn needs_cpuset(&self, connection: u64, sequence: u64, ask: &Ask) -> bool {
+        let matters = match ask {
+            Ask::Get(id) => *id < self.policy.lcores.limit,
+            Ask::Choose(_) => true,
+            _ => false,
+        };
+        matters
+            && self.clients.get(&connection).is_some_and(|client| {
+                client.cpuset.is_none()
+                    && sequence > client.newest()
+                    && self.may(client, ask).is_ok()
+            })
+    }
+
     /// Whether the client may ask for this at all.
     fn may(&self, client: &Client, ask: &Ask) -> Result<(), Refused> {
         // What it holds it may give back, whoever it is.
@@ -134,7 +151,11 @@ impl Desk {
             Ask::GiveBack(Some(ids)) => {
                 match ids.iter().find(|id| !client.leases.contains_key(id)) {
                     Some(id) => Err(Why::NotHeld { id: *id }.into()),
-                    None => Ok(Change::Returned(ids.clone())),
+                    None => {
+                        // Each once: what is written down must fit the space set aside for it.
+                        let ids: BTreeSet<u32> = ids.iter().copied().collect();
+                        Ok(Change::Returned(ids.into_iter().collect()))
+                    }
                 }
             }
             Ask::Interface => Err(Why::NotHere.into()),

@@ -86,13 +86,6 @@ impl Desk {
         self.clients.get(&connection)?.dialect.map(Into::into)
     }
 
-    /// Whether the client's CPUs must be looked up before this is decided.
-    #[must_use]
-    pub fn needs_cpuset(&self, connection: u64, ask: &Ask) -> bool {
-        matches!(ask, Ask::Get(_) | Ask::Choose(_))
-            && self.clients.get(&connection).is_some_and(|client| client.cpuset.is_none())
-    }
-
     /// What a connection begins with. `None`: it was known already, and goes on as before.
     #[must_use]
     pub fn open(&self, connection: u64, protocol: Protocol, peer: Peer, at: u64) -> Option<Record> {

@@ -148,7 +148,15 @@ impl Engine {
         let live = pins.and_then(ObservedHook::live);
         // An empty chain runs there because the hook was bypassed until now.
         let empty = |record: &ChainRecord| record.spec.members.is_empty();
-        if live.is_some_and(|(_, chain)| !chain.record.as_ref().is_some_and(empty)) {
+        let slots = pins.and_then(|pins| pins.link.as_ref()?.slots.as_ref());
+        // Somebody took slots out of the dispatcher: what is left is not the chain.
+        let parted = |record: &ChainRecord| {
+            slots.is_some_and(|slots| slots.len() != record.spec.slots.len())
+        };
+        let stays = |record: Option<&ChainRecord>| {
+            record.is_none_or(|record| !empty(record) && !parted(record))
+        };
+        if live.is_some_and(|(_, chain)| stays(chain.record.as_ref())) {
             return Ok(false);
         }
         self.bring_back(hook, edition, Options::default())

@@ -8,7 +8,7 @@ use pointsman_model::api::{StepOutcome, StepResult};
 use pointsman_model::document::DriftPolicy;
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
-use pointsman_model::plan::{HookChange, Plan};
+use pointsman_model::plan::{Attach, HookChange, Plan, Step};
 use pointsman_model::status::{DriftKind, DriftStatus};
 use pointsman_model::{Document, HookId};
 use pointsman_plan::{Pace, Settled, drift};
@@ -123,6 +123,16 @@ impl Engine {
         }
         if let Ok(observed) = self.observe(scope) {
             self.drifts.left(&changed, &observed);
+        }
+        // Who is faster than this look must not go for somebody who has done nothing.
+        for (step, _) in steps() {
+            if let Step::Attach(Attach { chain, interface_index, dispatcher, .. }) = step
+                && changed.contains(&chain.hook)
+            {
+                let (interface_index, dispatcher) = (*interface_index, dispatcher.is_some());
+                let unseen = Settled { interface_index, program_id: 0, dispatcher };
+                self.drifts.settled.entry(chain.hook.clone()).or_insert(unseen);
+            }
         }
     }
 

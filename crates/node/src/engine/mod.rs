@@ -182,6 +182,8 @@ impl Engine {
         self.start();
         ready();
         self.notify();
+        // What interfaces left that went while nobody looked: nobody waits for it.
+        self.kernel.clean_dispatchers(None);
         loop {
             // Also when there is always another message.
             self.on_time();
@@ -236,8 +238,6 @@ impl Engine {
         }
         // What an apply that was cut off left on disk.
         self.collect();
-        // And what interfaces left that went while nobody looked.
-        self.kernel.clean_dispatchers(None);
         self.document_changed(true);
     }
 

@@ -1,5 +1,7 @@
 //! The desk with everything around it that is not pure: peers, the journal, logs, counters.
 
+use super::closer::Closer;
+use super::cpusets::Cpusets;
 use super::file::JournalFile;
 use super::metrics::Metrics;
 use super::people::Person;
@@ -39,10 +41,14 @@ pub(super) struct Counter {
     pub(super) people: BTreeMap<u64, Person>,
     pub(super) metrics: Metrics,
     pub(super) roots: Roots,
+    /// Why it is not known what the document in force says; `None`: it is, or there is none.
+    unclear: Option<String>,
     engine: engine::Handle,
     answers: Vec<ToKeeper>,
     /// What is no map; opened once.
     null: Option<File>,
+    cpusets: Cpusets,
+    pub(super) closer: Closer,
     /// What sysfs said of the CPUs when it was last read.
     cpus_seen: Vec<String>,
     log: Throttle,
@@ -63,15 +69,33 @@ impl Counter {
             people: BTreeMap::new(),
             metrics: Metrics::default(),
             roots,
+            unclear: None,
             engine,
             answers: Vec::new(),
             null: File::open("/dev/null").ok(),
+            cpusets: Cpusets::default(),
+            closer: Closer::start(),
             cpus_seen: Vec::new(),
             log: Throttle::new(LOG_LINES.0, LOG_LINES.1, now),
             events: Throttle::new(EVENTS.0, EVENTS.1, now),
         };
         counter.look_at_cpus();
         counter
+    }
+
+    /// Whether clients are served: it is known who holds what.
+    pub(super) fn serves(&self) -> bool {
+        !self.journal.unreadable()
+    }
+
+    /// Why nothing is given away; `None`: it is.
+    pub(super) fn refusing(&self) -> Option<String> {
+        self.journal.failing().or(self.unclear.as_deref()).map(ToOwned::to_owned)
+    }
+
+    /// Whether it is not known what the document in force says.
+    pub(super) fn unclear(&self) -> bool {
+        self.unclear.is_some()
     }
 
     /// What the keeper is to be told.
@@ -84,7 +108,7 @@ impl Counter {
         self.journal.retry(held, || self.desk.snapshot());
         // That nobody waits for a reply any more is not our concern.
         match message {
-            Message::Document(text) => self.document(&text),
+            Message::Document(text) => self.document(text),
             Message::Instances(reply) => drop(reply.send(Ok(view::instances(self)))),
             Message::Instance(id, reply) => {
                 let found = view::instance(self, id).ok_or_else(|| no_instance(id));
@@ -97,7 +121,7 @@ impl Counter {
             }
             Message::Metrics(reply) => drop(reply.send(Ok(self.metrics.text(self)))),
             Message::Refusing(reply) => {
-                drop(reply.send(Ok(self.journal.failing().map(ToOwned::to_owned))));
+                drop(reply.send(Ok(self.refusing())));
             }
             Message::Stop => {}
         }
@@ -108,8 +132,15 @@ impl Counter {
             FromKeeper::Connected { connection, kind, socket } => {
                 self.connected(connection, kind, socket);
             }
-            FromKeeper::Request { connection, sequence, bytes, descriptors: _ } => {
-                self.request(connection, sequence, &bytes);
+            FromKeeper::Request { connection, sequence, bytes, descriptors } => {
+                if descriptors.is_empty() {
+                    self.request(connection, sequence, &bytes);
+                } else {
+                    self.closer.close(descriptors);
+                    if self.people.get(&connection).is_some_and(|person| !person.lost) {
+                        self.lose(connection, "it sent descriptors, and no request has any");
+                    }
+                }
             }
             FromKeeper::Closed { connection } => self.closed(connection),
             FromKeeper::Replayed => {
@@ -145,12 +176,18 @@ impl Counter {
         if let Some(record) = self.desk.close(connection) {
             let _ = self.commit(&record);
         }
-        self.people.remove(&connection);
+        if let Some(person) = self.people.remove(&connection) {
+            self.closer.close(person);
+        }
     }
 
     fn request(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
         // A connection that was closed for want of credentials has no answers to wait for.
         let Some(person) = self.people.get_mut(&connection) else { return };
+        // Nor has one whose stream is lost.
+        if person.lost {
+            return;
+        }
         person.requests += 1;
         person.asked = Instant::now();
         let native = self.desk.clients().get(&connection).map(|client| client.protocol);
@@ -168,9 +205,8 @@ impl Counter {
         let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), missing) {
             Ok(taken) => taken,
             Err(lost) => {
-                tracing::info!(instance = connection, "closed: {lost}");
                 self.metrics.count("garbage", true);
-                self.answers.push(ToKeeper::Close { connection });
+                self.lose(connection, &lost.to_string());
                 return;
             }
         };
@@ -199,6 +235,24 @@ impl Counter {
         };
         let bytes = frame.data().to_vec();
         self.answers.push(ToKeeper::Reply { connection, sequence, bytes, descriptors });
+    }
+
+    /// Closes a connection, once.
+    fn lose(&mut self, connection: u64, why: &str) {
+        if let Some(person) = self.people.get_mut(&connection) {
+            person.lost = true;
+        }
+        self.say(Instant::now(), &format!("instance {connection} is closed: {why}"));
+        self.answers.push(ToKeeper::Close { connection });
+    }
+
+    /// Logs a line about a client, if there is room for it.
+    fn say(&mut self, now: Instant, line: &str) {
+        match self.log.pass(now) {
+            Some(0) => tracing::info!("{line}"),
+            Some(left_out) => tracing::info!(left_out, "{line}"),
+            None => {}
+        }
     }
 
     fn native(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
@@ -238,12 +292,19 @@ impl Counter {
 
     /// Decides about a request, writes the decision down, and only then makes it so.
     fn ask(&mut self, connection: u64, sequence: u64, ask: &Ask) -> Kept {
-        if self.desk.needs_cpuset(connection, ask) {
+        if self.unclear.is_none() && self.desk.needs_cpuset(connection, sequence, ask) {
             let person = self.people.get(&connection);
-            let change = Change::Cpuset(person.and_then(|person| person.cpus(&self.roots)));
+            let roots = &self.roots;
+            let cpus = person.and_then(|person| self.cpusets.of(person, roots, Instant::now()));
+            let change = Change::Cpuset(cpus);
             let _ = self.commit(&Record { connection, sequence: 0, change, refused: None });
         }
         let decision = self.desk.decide(connection, sequence, ask);
+        if let (Some(record), Some(why)) = (&decision.record, &self.unclear)
+            && record.change.gives()
+        {
+            return Kept::Refused(Why::Document { why: why.clone() });
+        }
         match decision.record.map(|record| self.commit(&record)) {
             Some(Err(why)) => Kept::Refused(Why::Journal { why }),
             _ => decision.answer,
@@ -268,11 +329,7 @@ impl Counter {
         };
         self.desk.apply(record);
         for line in told.log {
-            match self.log.pass(now) {
-                Some(0) => tracing::info!("{line}"),
-                Some(left_out) => tracing::info!(left_out, "{line}"),
-                None => {}
-            }
+            self.say(now, &line);
         }
         if let Some(line) = told.event {
             self.event(&line, now);
@@ -311,7 +368,8 @@ impl Counter {
         let Some(person) = self.people.get_mut(&connection) else { return };
         if let Some(oddity) = taken.oddity.filter(|_| !person.odd) {
             person.odd = true;
-            tracing::info!(instance = connection, "odd, and served all the same: {oddity}");
+            let line = format!("instance {connection} is odd, and served all the same: {oddity}");
+            self.say(Instant::now(), &line);
         }
     }
 
@@ -320,29 +378,43 @@ impl Counter {
         null.map(OwnedFd::from).into_iter().collect()
     }
 
-    fn document(&mut self, text: &[u8]) {
-        match Document::parse(text) {
-            Ok(document) => self.desk.set_policy(document.into()),
-            // It was accepted, by this very version or by one before.
-            Err(errors) => {
-                let error = errors.first().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!("what the document says of lcores stays as it was: {error}");
+    fn document(&mut self, text: Result<Vec<u8>, String>) {
+        let first = |errors: Vec<_>| errors.first().map(ToString::to_string).unwrap_or_default();
+        // It was accepted, by this very version or by one before.
+        match text.and_then(|text| Document::parse(&text).map_err(first)) {
+            Ok(document) => {
+                self.desk.set_policy(document.into());
+                self.unclear = None;
+            }
+            // Whoever has a right, and what is reserved, may be anything.
+            Err(error) => {
+                let why = format!(
+                    "the document in force cannot be understood: {error}; apply one, or start the \
+                     version of pointsman-node that accepted it"
+                );
+                tracing::error!("{why}: no lcore is given away as long as this is so");
+                self.unclear = Some(why);
             }
         }
     }
 
     fn clear(&mut self, id: u64, asker: &Asker) -> Result<ClearReport, Problem> {
         let administrators = self.desk.policy().access.administrators.as_ref();
-        let may = administrators.is_none_or(|people| {
-            asker.uid.is_some_and(|uid| uid == 0 || people.include(uid, &asker.groups))
-        });
+        let may = match administrators {
+            // Whom the document in force names is not known.
+            _ if self.unclear.is_some() => asker.uid == Some(0),
+            None => true,
+            Some(people) => {
+                asker.uid.is_some_and(|uid| uid == 0 || people.include(uid, &asker.groups))
+            }
+        };
         if !may {
             let title = "only an administrator may do that: root, or one of \
                          `access.administrators` of the node document";
             return Err(problem::plain(ProblemKind::Forbidden, 403, title.to_owned()));
         }
         let record = self.desk.clear(id).ok_or_else(|| no_instance(id))?;
-        let lcores = view::leases(self, id);
+        let lcores = view::leases(self, id, None);
         let _ = self.commit(&record);
         Ok(ClearReport { instance: id, lcores })
     }

@@ -43,7 +43,8 @@ pub(super) struct JournalFile {
     behind: bool,
     /// Why nothing can be given away; `None`: it can.
     failing: Option<String>,
-    /// There is one that cannot be read: who holds what is not known, and it is not written over.
+    /// There is one that cannot be read, or not be understood: who holds what is not known, and it
+    /// is not written over.
     unreadable: bool,
 }
 
@@ -52,8 +53,20 @@ pub(super) struct JournalFile {
 enum Weight {
     /// It gives something away: not without being written down.
     Grant,
-    /// Anything else.
+    /// It takes something back: for it there is space.
+    Release,
+    /// Anything else: not in the space that is set aside for releases.
     Other,
+}
+
+impl Weight {
+    fn of(change: &Change) -> Self {
+        match change {
+            change if change.gives() => Self::Grant,
+            Change::Returned(_) | Change::Cleared | Change::Closed => Self::Release,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl JournalFile {
@@ -73,28 +86,41 @@ impl JournalFile {
             failing: None,
             unreadable: false,
         };
-        let records = match crate::store::read_regular(&journal.path, MAX_JOURNAL) {
+        let read = match crate::store::read_regular(&journal.path, MAX_JOURNAL) {
             Ok(bytes) => journal.resume(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let records = match read {
+            Ok(Some(records)) => records,
+            Ok(None) => {
+                if let Err(error) = journal.begin(&[], 0) {
+                    journal.fail("write", &error);
+                }
+                Vec::new()
+            }
             Err(error) => {
-                journal.fail("read", &error);
-                journal.unreadable = true;
-                return (journal, Vec::new());
+                journal.give_up(&error);
+                Vec::new()
             }
         };
-        let records = records.unwrap_or_else(|| {
-            if let Err(error) = journal.begin(&[], 0) {
-                journal.fail("write", &error);
-            }
-            Vec::new()
-        });
         (journal, records)
     }
 
-    fn resume(&mut self, bytes: &[u8]) -> Option<Vec<Record>> {
+    /// The records of the journal that is there; `None`: it is not about this keeper's
+    /// connections.
+    fn resume(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<Record>>> {
         let read = journal::decode(bytes);
-        if read.heading.is_none_or(|heading| heading.epoch != self.epoch) {
-            return None;
+        if read.heading.is_some_and(|heading| heading.epoch != self.epoch) {
+            return Ok(None);
+        }
+        if let Some(what) = read.strange {
+            let error = format!("{what}: start the version of pointsman-node that wrote it");
+            return Err(io::Error::other(error));
+        }
+        // Not even a heading: what was there is gone, and nothing was written after it.
+        if read.length == 0 {
+            return Ok(None);
         }
         if read.torn {
             tracing::info!(
@@ -103,18 +129,35 @@ impl JournalFile {
                 self.path.display()
             );
         }
-        let file = OpenOptions::new().write(true).open(&self.path).ok()?;
+        let file = OpenOptions::new().write(true).open(&self.path)?;
         self.length = read.length as u64;
         let size = bytes.len() as u64;
         if read.torn {
             // Nothing of what was torn may stay behind the next record.
-            file.set_len(self.length).ok()?;
+            file.set_len(self.length)?;
         }
         self.file = Some(file);
         self.reserved = if read.torn { self.length } else { size };
         // What was set aside stays so, as far as nobody else has taken it.
         let _ = self.reserve(size);
-        Some(read.records)
+        Ok(Some(read.records))
+    }
+
+    /// Who holds what cannot be known: nothing is done to the file, and nothing for clients.
+    fn give_up(&mut self, error: &io::Error) {
+        let why = format!(
+            "cannot read {}: {error}; clients wait until a pointsman-node is started that can",
+            self.path.display()
+        );
+        tracing::error!("{why}");
+        self.unreadable = true;
+        self.failing = Some(why);
+    }
+
+    /// Whether it is not known who holds what: then no client may be told anything.
+    #[must_use]
+    pub(super) fn unreadable(&self) -> bool {
+        self.unreadable
     }
 
     /// Why nothing can be given away; `None`: it can.
@@ -141,11 +184,21 @@ impl JournalFile {
         held: usize,
         snapshot: impl FnOnce() -> Vec<Record>,
     ) -> Result<(), String> {
-        let weight = match &record.change {
-            Change::Leased { leases, .. } if !leases.is_empty() => Weight::Grant,
-            _ => Weight::Other,
-        };
-        if self.behind && weight == Weight::Other {
+        let weight = Weight::of(&record.change);
+        // What is given away now can be given back too.
+        let held = held
+            + match &record.change {
+                Change::Leased { leases, .. } => leases.len(),
+                _ => 0,
+            };
+        if self.unreadable {
+            return self.refuse(weight);
+        }
+        if self.behind && weight != Weight::Grant {
+            if weight == Weight::Release {
+                // What is missing gave nothing away, so this makes sense without it.
+                let _ = self.append(&journal::encode(record), held, weight);
+            }
             return Ok(());
         }
         let due = self.length > self.compact_at;
@@ -169,7 +222,7 @@ impl JournalFile {
             }
             Err(error) => {
                 self.fail("write", &error);
-                self.behind |= weight == Weight::Other;
+                self.behind |= weight != Weight::Grant;
                 self.refuse(weight)
             }
         }
@@ -184,7 +237,7 @@ impl JournalFile {
 
     fn append(&mut self, bytes: &[u8], held: usize, weight: Weight) -> io::Result<()> {
         let end = self.length + bytes.len() as u64;
-        if weight == Weight::Grant {
+        if weight != Weight::Release {
             self.reserve(end.saturating_add(releases(held)))?;
         }
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
@@ -210,7 +263,7 @@ impl JournalFile {
 
     /// Looks whether something can be given away again, because somebody wants to know.
     pub(super) fn retry(&mut self, held: usize, snapshot: impl FnOnce() -> Vec<Record>) {
-        if self.failing.is_none() {
+        if self.failing.is_none() || self.unreadable {
             return;
         }
         let result = if self.behind || self.file.is_none() {
@@ -227,9 +280,6 @@ impl JournalFile {
 
     /// Begins a new journal with these records, in place of the one there is.
     fn begin(&mut self, records: &[Record], held: usize) -> io::Result<()> {
-        if self.unreadable {
-            return Err(io::Error::other("what is there cannot be read; restart pointsman-node"));
-        }
         let mut bytes = journal::heading(&self.epoch);
         for record in records {
             bytes.extend_from_slice(&journal::encode(record));
@@ -302,106 +352,4 @@ fn set_aside(file: &File, from: u64, end: u64) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pointsman_lease::Lease;
-
-    fn record(connection: u64, sequence: u64, change: Change) -> Record {
-        Record { connection, sequence, change, refused: None }
-    }
-
-    fn grant(id: u32) -> Record {
-        let leases = vec![Lease { id, cpu: Some(id), idle: false }];
-        record(1, u64::from(id), Change::Leased { leases, mapping: None, moved: Vec::new() })
-    }
-
-    fn put(id: u32) -> Record {
-        record(1, 1000 + u64::from(id), Change::Returned(vec![id]))
-    }
-
-    fn none() -> Vec<Record> {
-        panic!("nothing has to be written anew")
-    }
-
-    #[test]
-    fn it_is_read_back_by_daemons_of_the_same_keeper_only() {
-        let directory = tempfile::tempdir().unwrap();
-        let (mut journal, empty) = JournalFile::open(directory.path(), "one");
-        assert!(empty.is_empty());
-        let records: Vec<_> = (1..5).map(grant).chain([put(2)]).collect();
-        for record in &records {
-            journal.write(record, 4, none).unwrap();
-        }
-        // The space that was set aside is behind the last record.
-        let size = fs::metadata(directory.path().join(FILE)).unwrap().len();
-        assert!(size > journal.length());
-        let (_, read) = JournalFile::open(directory.path(), "one");
-        assert_eq!(read, records);
-        assert_eq!(JournalFile::open(directory.path(), "two").1, []);
-        assert_eq!(JournalFile::open(directory.path(), "one").1, [], "it was begun anew");
-    }
-
-    #[test]
-    fn a_torn_record_is_left_out_and_written_over() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
-        let (mut journal, _) = JournalFile::open(directory.path(), "one");
-        for id in [1, 2] {
-            journal.write(&grant(id), 2, none).unwrap();
-        }
-        let length = usize::try_from(journal.length()).unwrap();
-        let whole = fs::read(&path).unwrap();
-        let first = length - journal::encode(&grant(2)).len();
-        for cut in first..length {
-            fs::write(&path, &whole[..cut]).unwrap();
-            let (mut journal, read) = JournalFile::open(directory.path(), "one");
-            assert_eq!(read, [grant(1)], "cut at {cut}");
-            journal.write(&put(1), 1, none).unwrap();
-            assert_eq!(JournalFile::open(directory.path(), "one").1, [grant(1), put(1)]);
-        }
-    }
-
-    #[test]
-    fn it_does_not_grow_for_ever() {
-        let directory = tempfile::tempdir().unwrap();
-        let (mut journal, _) = JournalFile::open(directory.path(), "one");
-        let mut compacted = 0;
-        for _ in 0..60_000 {
-            let snapshot = || {
-                compacted += 1;
-                vec![grant(7)]
-            };
-            journal.write(&grant(1), 1, snapshot).unwrap();
-            assert!(journal.length() <= COMPACT_ABOVE + 1024);
-        }
-        assert!(compacted > 0);
-        let (_, read) = JournalFile::open(directory.path(), "one");
-        assert_eq!(read[0], grant(7));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing lies beside it");
-    }
-
-    #[test]
-    fn a_journal_that_cannot_be_written_stops_grants_and_nothing_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let missing = directory.path().join("missing");
-        let (mut journal, _) = JournalFile::open(&missing, "one");
-        assert!(journal.failing().is_some_and(|why| why.contains("leases.journal")));
-        assert!(journal.write(&grant(1), 0, Vec::new).is_err());
-        journal.write(&put(1), 0, Vec::new).unwrap();
-        // As soon as it can be written, all of it is written.
-        fs::create_dir(&missing).unwrap();
-        journal.write(&grant(2), 0, || vec![grant(9)]).unwrap();
-        assert_eq!(journal.failing(), None);
-        assert_eq!(JournalFile::open(&missing, "one").1, [grant(9), grant(2)]);
-    }
-
-    #[test]
-    fn one_that_cannot_be_read_is_neither_believed_nor_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join(FILE)).unwrap();
-        let (mut journal, read) = JournalFile::open(directory.path(), "one");
-        assert_eq!(read, []);
-        assert!(journal.write(&grant(1), 0, Vec::new).is_err());
-        assert!(journal.failing().is_some());
-    }
-}
+mod tests;

@@ -56,6 +56,9 @@ impl Metrics {
         add("journal_bytes", "gauge", "Size of the journal of leases.", &plain(length));
         let failing = u64::from(counter.journal.failing().is_some());
         add("journal_failing", "gauge", "1: nothing is given away.", &plain(failing));
+        let unclear = u64::from(counter.unclear());
+        let help = "1: nothing is given away, the document in force is not understood.";
+        add("document_unclear", "gauge", help, &plain(unclear));
         text
     }
 }

@@ -4,7 +4,9 @@
 //! records in the journal, events to the engine. The thread waits in one place for either; no
 //! client can make it wait elsewhere. What is decided is decided in `pointsman-lease`.
 
+mod closer;
 mod counter;
+mod cpusets;
 mod file;
 mod metrics;
 mod people;
@@ -46,8 +48,8 @@ pub struct Asker {
 /// What the thread is asked or told beside what clients ask.
 #[derive(Debug)]
 pub enum Message {
-    /// The text of the document in force.
-    Document(Vec<u8>),
+    /// The text of the document in force, or why it cannot be read.
+    Document(Result<Vec<u8>, String>),
     /// All instances.
     Instances(Reply<Instances>),
     /// One instance.
@@ -121,7 +123,8 @@ impl Handle {
 pub type Link = (Receiver, Sender);
 
 /// Serves clients and the API until the keeper ends, and returns why; `None`: it was told to stop.
-/// Without a link there are no clients.
+/// Without a link there are no clients. Where there is a journal that cannot be understood, clients
+/// wait at the keeper: whatever they were told could be wrong.
 #[must_use]
 pub fn run(
     config: Config,
@@ -133,7 +136,7 @@ pub fn run(
     let mut counter = Counter::open(config, epoch, engine);
     let (mut receiver, mut sender) = link.unzip();
     loop {
-        let ready = match wait(messages, receiver.as_ref()) {
+        let ready = match wait(messages, receiver.as_ref(), counter.serves()) {
             Ok(ready) => ready,
             Err(source) => return Some(LinkError::Io { what: "wait for", source }),
         };
@@ -146,6 +149,9 @@ pub fn run(
                 }
                 counter.message(message);
             }
+        }
+        if ready.link && !counter.serves() {
+            return Some(LinkError::KeeperGone);
         }
         if let (true, Some(receiver), Some(sender)) = (ready.link, &mut receiver, &mut sender) {
             let batch = match receiver.receive() {
@@ -165,10 +171,12 @@ struct Ready {
     link: bool,
 }
 
-fn wait(messages: &Messages, receiver: Option<&Receiver>) -> io::Result<Ready> {
+/// Waits for messages, and for the link: for what comes over it, or only for its end.
+fn wait(messages: &Messages, receiver: Option<&Receiver>, serves: bool) -> io::Result<Ready> {
+    let events = if serves { PollFlags::IN } else { PollFlags::empty() };
     let mut sources = vec![PollFd::new(&*messages.wake, PollFlags::IN)];
     let link = receiver.map(|receiver| receiver.as_fd());
-    sources.extend(link.as_ref().map(|link| PollFd::new(link, PollFlags::IN)));
+    sources.extend(link.as_ref().map(|link| PollFd::new(link, events)));
     loop {
         match poll(&mut sources, None) {
             Err(Errno::INTR) => {}

@@ -23,6 +23,8 @@ pub(super) struct Person {
     pub(super) asked: Instant,
     /// Whether something odd about its requests was logged already.
     pub(super) odd: bool,
+    /// Whether it is being closed: what it still asks has no answer.
+    pub(super) lost: bool,
 }
 
 impl Person {
@@ -41,8 +43,22 @@ impl Person {
             network_namespace: namespace.ok().map(NamespaceId::inode),
         };
         let pid = credentials.pid;
-        let person = Self { socket, process, pid, requests: 0, refused: 0, asked: now, odd: false };
+        let person = Self {
+            socket,
+            process,
+            pid,
+            requests: 0,
+            refused: 0,
+            asked: now,
+            odd: false,
+            lost: false,
+        };
         Ok((person, peer))
+    }
+
+    /// Its process; `None`: the daemon does not see its pid namespace.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// The CPUs that its process may run on; `None`: that cannot be read.
@@ -77,11 +93,42 @@ impl Person {
         if interfaces.is_empty() {
             return None;
         }
-        let Ok(theirs) = peer::network_namespace(&self.socket) else { return missing() };
+        // Where it is not known which one is theirs, an interface of ours says nothing.
+        let Ok(theirs) = peer::network_namespace(&self.socket) else {
+            return interfaces.first().copied();
+        };
         let id = |namespace: &Namespace| namespace.id().ok();
         if Namespace::own().ok().and_then(|own| id(&own)) == id(&theirs) {
             return missing();
         }
         theirs.enter(missing).unwrap_or_else(|_| interfaces.first().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_its_network_namespace_is_unknown_no_interface_is_there() {
+        let person = |socket| Person {
+            socket,
+            process: None,
+            pid: None,
+            requests: 0,
+            refused: 0,
+            asked: Instant::now(),
+            odd: false,
+            lost: false,
+        };
+        let unknown = person(std::fs::File::open("/dev/null").unwrap().into());
+        assert_eq!(
+            (unknown.missing_interface(&[1, 2]), unknown.missing_interface(&[])),
+            (Some(1), None)
+        );
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        if peer::network_namespace(&one).is_ok() {
+            assert_eq!(person(one.into()).missing_interface(&[1]), None, "lo");
+        }
     }
 }

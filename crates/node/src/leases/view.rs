@@ -11,15 +11,21 @@ use pointsman_model::lease::{
 pub(super) fn instances(counter: &Counter) -> Instances {
     let all = counter.desk.clients().keys();
     Instances {
-        instances: all.filter_map(|id| instance(counter, *id)).collect(),
-        refusing: counter.journal.failing().map(ToOwned::to_owned),
+        instances: all.filter_map(|id| shown(counter, *id, None)).collect(),
+        refusing: counter.refusing(),
     }
 }
 
+/// One instance, with the CPUs that its process has at this moment. Those of all of them would keep
+/// clients waiting.
 pub(super) fn instance(counter: &Counter, id: u64) -> Option<Instance> {
+    let person = counter.people.get(&id);
+    shown(counter, id, person.and_then(|person| person.cpus(&counter.roots)))
+}
+
+fn shown(counter: &Counter, id: u64, now: Option<CpuSet>) -> Option<Instance> {
     let client = counter.desk.clients().get(&id)?;
     let person = counter.people.get(&id);
-    let now = person.and_then(|person| person.cpus(&counter.roots));
     let idle = person.map(|person| person.asked.elapsed().as_millis()).unwrap_or_default();
     let dialect = counter.desk.learned(id).map(|learned| learned.dialect);
     Some(Instance {
@@ -34,9 +40,9 @@ pub(super) fn instance(counter: &Counter, id: u64) -> Option<Instance> {
         requests: person.map_or(0, |person| person.requests),
         refused: person.map_or(0, |person| person.refused),
         cpuset: client.cpus().cloned(),
-        cpuset_now: now.filter(|now| client.cpuset.is_some() && client.cpus() != Some(now)),
         mapping: client.mapping,
-        lcores: leases(counter, id),
+        lcores: leases(counter, id, now.as_ref()),
+        cpuset_now: now.filter(|now| client.cpuset.is_some() && client.cpus() != Some(now)),
     })
 }
 
@@ -63,11 +69,11 @@ fn claimed(client: &Client) -> Option<Claimed> {
     })
 }
 
-/// What a client holds, with what is odd about it.
-pub(super) fn leases(counter: &Counter, id: u64) -> Vec<LcoreLease> {
+/// What a client holds, with what is odd about it. `now`: the CPUs of its process, where they were
+/// looked up.
+pub(super) fn leases(counter: &Counter, id: u64, now: Option<&CpuSet>) -> Vec<LcoreLease> {
     let Some(client) = counter.desk.clients().get(&id) else { return Vec::new() };
-    let now = counter.people.get(&id).and_then(|person| person.cpus(&counter.roots));
-    client.leases.values().map(|lease| told(counter, client, now.as_ref(), lease)).collect()
+    client.leases.values().map(|lease| told(counter, client, now, lease)).collect()
 }
 
 fn told(counter: &Counter, client: &Client, now: Option<&CpuSet>, lease: &Lease) -> LcoreLease {
@@ -100,7 +106,7 @@ pub(super) fn lcores(counter: &Counter) -> Lcores {
     for (id, client) in desk.clients() {
         let owner = client.name();
         let hold = |lcore| Held { instance: *id, owner: owner.clone(), lcore };
-        held.extend(leases(counter, *id).into_iter().map(hold));
+        held.extend(leases(counter, *id, None).into_iter().map(hold));
     }
     held.sort_by_key(|held| (held.lcore.cpu.is_none(), held.lcore.cpu, held.lcore.id));
     let policy = &desk.policy().lcores;
@@ -110,6 +116,6 @@ pub(super) fn lcores(counter: &Counter) -> Lcores {
         limit: policy.limit,
         lcore_ids: policy.lcore_ids,
         held,
-        refusing: counter.journal.failing().map(ToOwned::to_owned),
+        refusing: counter.refusing(),
     }
 }

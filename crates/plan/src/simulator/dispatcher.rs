@@ -295,7 +295,12 @@ impl Simulator {
     }
 
     /// Takes all slots of a hook out of a dispatcher.
-    pub(super) fn withdraw(&mut self, hook: &HookId, place: &Dispatch) -> Result<(), String> {
+    pub(super) fn withdraw(
+        &mut self,
+        hook: &HookId,
+        place: &Dispatch,
+        opens_gap: bool,
+    ) -> Result<(), String> {
         let ours = self.slots_of(hook);
         let mut last = self.last_program_id;
         let interface = self.interface_at(place)?;
@@ -303,8 +308,15 @@ impl Simulator {
             return Err(format!("no dispatcher is on {} (ENOENT)", place.interface));
         };
         let mut new = dispatcher.clone();
-        new.components
-            .retain(|component| !component.seen.passes && !ours.contains(&component.seen.id));
+        new.components.retain(|component| !ours.contains(&component.seen.id));
+        // What keeps others' company stays with those to whom it means something.
+        let means = |it: &Component| !it.seen.passes && it.seen.actions != ActionSet::PASS;
+        if !new.components.iter().any(means) {
+            new.components.retain(|component| !component.seen.passes);
+        }
+        if opens_gap && !new.components.is_empty() {
+            return Err("somebody's program joined meanwhile (EBUSY)".into());
+        }
         last += 1;
         new.program_id = last;
         interface.dispatcher = (!new.components.is_empty()).then_some(new);

@@ -53,7 +53,7 @@ impl Host for Simulator {
                 None => self.swap(step),
             },
             Step::Detach(step) => match &step.dispatcher {
-                Some(place) => self.withdraw(&step.hook, place),
+                Some(place) => self.withdraw(&step.hook, place, step.opens_gap),
                 None => self.detach(step),
             },
             Step::RetireChain(step) => self.retire_chain(step),

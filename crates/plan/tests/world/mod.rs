@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const PROGRAMS: [&str; 5] = ["plain", "deep", "tail", "frags", "odd"];
 /// Programs of others: their names stand among those of ours.
-const OTHERS: [&str; 3] = ["mine", "plaid", "theirs"];
+const OTHERS: [&str; 4] = ["mine", "plain_main", "plaid", "theirs"];
 const INTERFACES: [&str; 5] = ["eth0", "eth1", "blue/eth0", "eth2", "lo"];
 
 /// A document, with the state of the objects that it names.

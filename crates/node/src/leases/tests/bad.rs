@@ -122,7 +122,7 @@ fn document(desk: &mut Desk, more: &Value) {
     let mut document = json!({"schema": "pointsman.node/v1", "node": "n", "generation": 1});
     let fields = more.as_object().unwrap().clone();
     document.as_object_mut().unwrap().extend(fields);
-    desk.counter.message(Message::Document(document.to_string().into_bytes()));
+    desk.counter.message(Message::Document(Ok(document.to_string().into_bytes())));
 }
 
 #[test]
@@ -136,9 +136,44 @@ fn a_document_reserves_cpus_and_says_who_may_have_the_others() {
     let lcores = desk.lcores();
     assert_eq!(lcores.reserved.to_string(), "2-3");
     assert_eq!(lcores.held[0].lcore.notes, ["reserved since"]);
-    // One that cannot be read changes nothing.
-    desk.counter.message(Message::Document(b"{}".to_vec()));
-    assert_eq!(desk.get(1, 3), -16);
+}
+
+/// The document may reserve anything, and name anybody: nobody guesses.
+#[test]
+fn nothing_is_given_away_under_a_document_that_is_not_understood() {
+    for unclear in [Ok(b"{}".to_vec()), Err("documents/1234: I/O error".to_owned())] {
+        let host = Host::new();
+        let mut desk = host.open("e");
+        desk.client(1);
+        assert_eq!(desk.get(1, 2), 0);
+        let is_document = unclear.is_ok();
+        desk.counter.message(Message::Document(unclear));
+        assert_eq!((desk.get(1, 3), desk.put(1, 3)), (-5, -22));
+        desk.connect(2, Kind::Imtl);
+        let hello = register(&[0, 0, 0, 106], 0, &[]);
+        assert_eq!(desk.ask(2, hello.clone()), reply(201, -5));
+        desk.connect(3, Kind::Native);
+        let refused = native(&mut desk, 3, &json!({"lease": {"cpus": 1}}));
+        assert_eq!(refused["refused"]["kind"], "document");
+        let why = desk.lcores().refusing.unwrap();
+        assert!(
+            why.contains("document in force") && (is_document || why.contains("1234")),
+            "{why}"
+        );
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        desk.counter.message(Message::Metrics(reply));
+        let text = answer.blocking_recv().unwrap().unwrap();
+        assert!(text.contains("\npointsman_document_unclear 1\n"), "{text}");
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let asker = Asker { uid: Some(5), groups: Vec::new() };
+        desk.counter.message(Message::Clear(1, asker, reply));
+        assert_eq!(answer.blocking_recv().unwrap().unwrap_err().kind, ProblemKind::Forbidden);
+        // What is held ends as ever, and a document that is understood ends this.
+        assert_eq!((desk.put(1, 2), desk.held()), (0, 0));
+        document(&mut desk, &json!({"lcores": {"reserve": [3]}}));
+        assert_eq!((desk.get(1, 3), desk.get(1, 4)), (-16, 0));
+        assert_eq!(desk.lcores().refusing, None);
+    }
 }
 
 #[test]
@@ -177,10 +212,11 @@ fn a_journal_that_cannot_be_written_refuses_grants_and_lets_leases_end() {
     // Nothing can be written anew, and the file there is has become another's.
     fs::rename(host.path("run"), host.path("away")).unwrap();
     desk = host.open("e");
-    desk.client(1);
-    assert_eq!(desk.get(1, 5), -5, "EIO in 1.1");
+    desk.connect(1, Kind::Imtl);
+    let hello = register(&[0, 0, 0, 106], 0, &[]);
+    assert_eq!(desk.ask(1, hello), reply(201, -5), "EIO in 1.1: it would not be kept");
     assert!(desk.lcores().refusing.is_some_and(|why| why.contains("leases.journal")));
-    assert_eq!(desk.put(1, 5), -22);
+    assert_eq!((desk.get(1, 5), desk.put(1, 5)), (-1, -1), "it has not registered");
     desk.connect(2, Kind::Native);
     let refused = native(&mut desk, 2, &json!({"lease": {"cpus": 1}}));
     assert_eq!(refused["refused"]["kind"], "journal");
@@ -188,4 +224,81 @@ fn a_journal_that_cannot_be_written_refuses_grants_and_lets_leases_end() {
     fs::rename(host.path("away"), host.path("run")).unwrap();
     assert_eq!(desk.lcores().refusing, None, "as soon as somebody looks");
     assert_eq!(native(&mut desk, 2, &json!({"lease": {"cpus": 1}}))["leased"][0]["cpu"], 1);
+}
+
+#[test]
+fn a_stream_that_is_lost_is_closed_once_and_not_read_on() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!(desk.get(1, 3), 0);
+    assert_eq!(desk.send(1, vec![0xff; 118]), None);
+    let asked = desk.instance(1).requests;
+    for sequence in 4..100 {
+        let bytes = if sequence % 2 == 0 { vec![0xff; 118] } else { record(103, &[0, 4]) };
+        let descriptors = Vec::new();
+        desk.counter.keeper(FromKeeper::Request { connection: 1, sequence, bytes, descriptors });
+    }
+    assert!(desk.counter.answers().is_empty(), "it is being closed already");
+    assert_eq!((desk.instance(1).requests, desk.held()), (asked, 1));
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    desk.counter.message(Message::Metrics(reply));
+    let text = answer.blocking_recv().unwrap().unwrap();
+    assert!(text.contains("requests_total{request=\"garbage\"} 1\n"), "{text}");
+}
+
+/// The listings are made while clients wait: no process is looked into for them.
+#[test]
+fn what_lists_all_clients_reads_no_cpuset() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    host.cpuset("4-7");
+    desk.client(1);
+    assert_eq!(desk.get(1, 5), 0);
+    host.cpuset("8-9");
+    let all = crate::leases::view::instances(&desk.counter).instances;
+    assert_eq!((&all[0].cpuset_now, all[0].lcores[0].notes.len()), (&None, 0));
+    assert_eq!(desk.lcores().held[0].lcore.notes.len(), 0);
+    let one = desk.instance(1);
+    assert!(one.cpuset_now.is_some() && one.lcores[0].notes.len() == 1);
+}
+
+/// To close it takes until somebody says so.
+struct Slow(mpsc::Receiver<()>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
+    }
+}
+
+/// What the last close of a client's descriptor does, it does elsewhere.
+#[test]
+fn descriptors_are_closed_elsewhere_and_end_their_connection() {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.connect(1, Kind::Native);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    desk.counter.closer.close(Slow(wait));
+    let request = |sequence, descriptors| FromKeeper::Request {
+        connection: 1,
+        sequence,
+        bytes: json!({"lease": {"cpus": 1}}).to_string().into_bytes(),
+        descriptors,
+    };
+    desk.counter.keeper(request(1, vec![OwnedFd::from(theirs)]));
+    let answers = desk.counter.answers();
+    assert!(matches!(answers[..], [ToKeeper::Close { connection: 1 }]), "{answers:?}");
+    desk.counter.keeper(request(2, Vec::new()));
+    assert!(desk.counter.answers().is_empty() && desk.held() == 0);
+    desk.end(1);
+    ours.set_nonblocking(true).unwrap();
+    let open = ours.read(&mut [0]).unwrap_err().kind();
+    assert_eq!(open, std::io::ErrorKind::WouldBlock, "nobody has closed it yet");
+    go.send(()).unwrap();
+    ours.set_nonblocking(false).unwrap();
+    assert_eq!(ours.read(&mut [0]).unwrap(), 0, "and now it is");
 }

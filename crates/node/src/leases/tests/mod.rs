@@ -16,6 +16,15 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc;
 
+/// A frame of a journal, as it lies in the file.
+pub(super) fn frame(payload: &str) -> Vec<u8> {
+    let hash = pointsman_model::Sha256::of(payload.as_bytes()).to_string();
+    let byte = |at: usize| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap();
+    let check: Vec<u8> = (0..8).map(byte).collect();
+    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    [&length[..], &check, payload.as_bytes()].concat()
+}
+
 /// A host with 16 CPUs in two nodes, whose clients are this process.
 struct Host {
     directory: tempfile::TempDir,

@@ -120,3 +120,23 @@ fn cut_off_anywhere_nothing_is_lost_and_nothing_given_twice() {
         assert_eq!((ids(1), ids(2)), (vec![3], vec![1, 2]), "cut at {cut}");
     }
 }
+
+#[test]
+fn nobody_is_served_where_another_version_wrote_the_journal() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert!(desk.get(1, 1) == 0 && desk.counter.serves());
+    let path = host.path("run").join(crate::leases::JOURNAL);
+    let whole = fs::read(&path).unwrap();
+    let mut other = frame(r#"{"format":9,"epoch":"e"}"#);
+    other.extend_from_slice(&whole);
+    fs::write(&path, &other).unwrap();
+    let mut next = host.open("e");
+    assert!(!next.counter.serves());
+    assert!(next.lcores().refusing.is_some_and(|why| why.contains("format 9")));
+    assert_eq!(fs::read(&path).unwrap(), other);
+    // The one that wrote it goes on where it stopped.
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(host.open("e").held(), 1);
+}

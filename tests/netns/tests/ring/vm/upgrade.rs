@@ -247,11 +247,11 @@ fn a_map_that_is_not_the_promised_one_is_refused_and_nothing_is_left() {
     assert_eq!(made[&map_name("flows")].id, None, "seen when it is looked at");
     assert!(made[&map_name("recent")].id.is_some());
     let error = scene.upgrade(first, second, &["recent", "flows"]).unwrap_err().to_string();
-    assert!(error.contains("flows") && error.contains("plan again"), "{error}");
+    assert!(error.contains("flows") && error.contains("planned again"), "{error}");
     assert_eq!(scene.bpffs.list().expect("a list"), pins);
     std::fs::remove_file(&pin).expect("a pin");
     let error = scene.upgrade(first, second, &["recent", "flows"]).unwrap_err().to_string();
-    assert!(error.contains("flows") && error.contains("plan again"), "{error}");
+    assert!(error.contains("flows") && error.contains("planned again"), "{error}");
     // A map that differs is refused also if somebody asks for it.
     let error = scene.upgrade(first, second, &["slots"]).unwrap_err().to_string();
     assert!(error.contains("another map than the object's"), "{error}");

@@ -1,8 +1,9 @@
 //! What cannot be: a clear refusal, and nothing of anybody's lost.
 
 use super::{DROP, PASS, Scene, document, dropping, program};
+use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::daemon::Answer;
-use pointsman_netns::dispatcher::path;
+use pointsman_netns::dispatcher::{path, well};
 use serde_json::{Value, json};
 
 /// A filter, with more under `xdp`.
@@ -25,7 +26,7 @@ fn refused(answer: &Answer, reason: &str, parts: &[&str]) {
 
 #[test]
 fn an_eleventh_that_is_visible_is_refused_and_many_more_share_a_slot() {
-    let Some(scene) = Scene::set("bounds::eleven") else { return };
+    let Some(scene) = Scene::long("bounds::eleven") else { return };
     let object = path("verdict");
     let load = ["load", "-P", "10", "-n", "v_opaque", "v1"];
     scene.theirs(&[&load[..], &[object.as_str(); 5]].concat());
@@ -60,16 +61,33 @@ fn an_eleventh_that_is_visible_is_refused_and_many_more_share_a_slot() {
 
 #[test]
 fn a_mode_that_does_not_fit_is_refused_and_auto_joins() {
-    let Some(scene) = Scene::set("bounds::mode") else { return };
+    let Some(scene) = Scene::long("bounds::mode") else { return };
+    // With pins in another BPF filesystem nothing can join it, and it is nobody's to replace.
+    let other = Bpffs::mount().expect("root");
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = scene.stage.command("xdp-loader".as_ref(), arguments);
+        command.env("LIBXDP_BPFFS", other.path());
+        well(&scene.stage.pair.right.run(|| command.output().expect("xdp-loader")));
+    };
+    elsewhere(&["load", "-n", "v_drop", "v1", &path("verdict")]);
+    let answer = scene.daemon.apply(&filter(1, &json!({})));
+    refused(&answer, "foreign_program", &["xdp_dispatcher", "--bpffs", "stays untouched"]);
+    assert_eq!(scene.verdict(5002), DROP, "it runs");
+    elsewhere(&["unload", "v1", "--all"]);
+    scene.daemon.hook_until("chain", |hook| hook["state"] == "running");
+    let mut none = document(2, &json!({}), &json!({"chain": []}));
+    none["interfaces"] = json!({});
+    none["allow_empty"] = json!(true);
+    scene.daemon.apply_whole(&none);
     scene.theirs(&["load", "-m", "skb", "-n", "v_opaque", "v1", &path("verdict")]);
     let theirs = scene.ids("v_opaque");
-    let answer = scene.daemon.apply(&filter(1, &json!({"mode": "native"})));
+    let answer = scene.daemon.apply(&filter(3, &json!({"mode": "native"})));
     refused(&answer, "mode_unsupported", &["in skb mode", "joins it as it is"]);
-    let answer = scene.daemon.apply(&filter(2, &json!({"engine": "fused"})));
+    let answer = scene.daemon.apply(&filter(4, &json!({"engine": "fused"})));
     refused(&answer, "foreign_program", &["xdp_dispatcher", "stays untouched"]);
     assert_eq!(scene.ids("v_opaque"), theirs);
     assert_eq!(scene.verdict(5001), PASS, "nothing of ours runs");
-    scene.daemon.apply_whole(&filter(3, &json!({})));
+    scene.daemon.apply_whole(&filter(5, &json!({})));
     assert_eq!(scene.daemon.hook()["mode"], "skb");
     assert_eq!((scene.ids("v_opaque"), scene.verdict(5001)), (theirs, DROP));
 }
@@ -78,7 +96,8 @@ fn a_mode_that_does_not_fit_is_refused_and_auto_joins() {
 fn engines_are_changed_only_where_a_gap_is_allowed_and_nobody_else_is_there() {
     let fused = |generation| filter(generation, &json!({"engine": "fused"}));
     let slots = |generation| filter(generation, &json!({"engine": "dispatcher"}));
-    let Some(scene) = Scene::running("bounds::engines", &fused(1)) else { return };
+    let Some(scene) = Scene::long("bounds::engines") else { return };
+    scene.daemon.apply_whole(&fused(1));
     let apply_with_gap = |document: &Value| {
         let text = document.to_string();
         scene.daemon.ask(&["apply", "--allow-gap", "-"], text.as_bytes())
@@ -99,7 +118,7 @@ fn engines_are_changed_only_where_a_gap_is_allowed_and_nobody_else_is_there() {
     // Beside theirs there is no way back, whatever is allowed.
     scene.load(50, "v_opaque", "XDP_PASS");
     let answer = apply_with_gap(&fused(4));
-    refused(&answer, "foreign_program", &["1 program of others", "xdp-loader status v1"]);
+    refused(&answer, "foreign_program", &["a program of others", "xdp-loader status v1"]);
     scene.unload(scene.ids("v_opaque")[0]);
     let answer = scene.daemon.apply(&fused(5));
     refused(&answer, "needs_gap", &["in a dispatcher", "--allow-gap"]);

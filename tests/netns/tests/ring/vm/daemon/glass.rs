@@ -29,7 +29,7 @@ fn verdicts(scene: &Scene) -> [u32; 3] {
 
 #[test]
 fn chains_are_bypassed_confirmed_and_rolled_back_and_theirs_runs_on() {
-    let Some(scene) = Scene::set("glass::all") else { return };
+    let Some(scene) = Scene::long("glass::all") else { return };
     scene.load(30, "v_opaque", "XDP_PASS");
     let theirs = scene.ids("v_opaque");
     scene.daemon.apply_whole(&around(1, 5001));
@@ -94,7 +94,8 @@ fn a_restart_adopts_what_runs_and_a_drain_takes_only_ours() {
 
 #[test]
 fn what_theirs_does_while_there_is_no_daemon_is_put_right_at_the_start() {
-    let Some(scene) = Scene::running("glass::absent", &around(1, 5001)) else { return };
+    let Some(scene) = Scene::long("glass::absent") else { return };
+    scene.daemon.apply_whole(&around(1, 5001));
     let ours = scene.ids("v_port");
     assert_eq!(ours.len(), 1, "neighbours");
     // Between two programs of ours, and one of ours away.

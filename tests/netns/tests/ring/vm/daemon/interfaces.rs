@@ -26,7 +26,8 @@ fn directories(host: &Host) -> Vec<PathBuf> {
 
 #[test]
 fn what_a_deleted_interface_leaves_is_cleaned_and_another_namespaces_is_not() {
-    let Some(scene) = Scene::running("interfaces::deleted", &filter(1, "v1")) else { return };
+    let Some(scene) = Scene::long("interfaces::deleted") else { return };
+    scene.daemon.apply_whole(&filter(1, "v1"));
     let Scene { daemon, host, stage } = &scene;
     // The same number in another network namespace, with pins in the same BPF filesystem.
     let other = Pair::new().expect("root");
@@ -59,7 +60,8 @@ fn what_a_deleted_interface_leaves_is_cleaned_and_another_namespaces_is_not() {
 
 #[test]
 fn a_chain_follows_its_interface_through_a_change_of_its_name() {
-    let Some(scene) = Scene::running("interfaces::renamed", &filter(1, "v1")) else { return };
+    let Some(scene) = Scene::long("interfaces::renamed") else { return };
+    scene.daemon.apply_whole(&filter(1, "v1"));
     let Scene { daemon, stage, .. } = &scene;
     scene.load(50, "v_opaque", "XDP_PASS");
     let before: Vec<_> = stage.chain().components.iter().map(|c| c.id).collect();

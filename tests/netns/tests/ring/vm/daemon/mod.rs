@@ -15,6 +15,7 @@ use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::dispatcher::{Stage, path, rows, text, well};
 use pointsman_netns::object_path;
 use pointsman_netns::packets::Frame;
+use pointsman_netns::random::full;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -40,6 +41,15 @@ impl Scene {
         let scene = Self::set(test)?;
         scene.daemon.apply_whole(document);
         Some(scene)
+    }
+
+    /// One for a test that is left to full runs.
+    fn long(test: &str) -> Option<Self> {
+        if full() {
+            return Self::set(test);
+        }
+        pointsman_netns::skip(test, "takes long in an emulated machine: cargo xtask test --full");
+        None
     }
 
     /// Ends the daemon as `end` does, and starts it again.

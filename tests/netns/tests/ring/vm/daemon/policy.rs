@@ -21,7 +21,7 @@ fn told(scene: &Scene) -> (u32, String) {
 
 #[test]
 fn what_is_decided_holds_whoever_rebuilds_and_a_fight_is_slowed() {
-    let Some(scene) = Scene::set("policy::decided") else { return };
+    let Some(scene) = Scene::long("policy::decided") else { return };
     scene.load(10, "v_opaque", "XDP_TX");
     let id = scene.ids("v_opaque")[0];
     let others = json!([{"name": "v_opaque", "priority": 90,

@@ -52,7 +52,7 @@ impl Drop for Counting {
 
 #[test]
 fn every_program_is_shown_with_whose_it_is_and_what_the_kernel_counted() {
-    let Some(scene) = Scene::set("told::all") else { return };
+    let Some(scene) = Scene::long("told::all") else { return };
     scene.load(10, "v_opaque", "XDP_PASS");
     // A chain of others alone.
     let foreign = scene.daemon.status()["foreign"][0].clone();

@@ -183,12 +183,12 @@ fn programs_of_others_get_what_is_decided_and_those_that_left_are_left_out() {
     assert_eq!((last.id, last.priority, last.actions), (theirs, 99, Actions::default()));
     // Taking ours out decides nothing about theirs.
     let place = shelf.place(vec![OtherChange { priority: 7, ..change(theirs) }]);
-    right.run(|| shelf.store.withdraw(&hook(), &place)).expect("taken out");
+    right.run(|| shelf.store.withdraw(&hook(), &place, false)).expect("taken out");
     assert_eq!(stage.ours(), [row(99, "v_opaque", "")]);
     // A swap is of something that runs: in an empty place it would choose the mode by itself.
     clear(&stage);
     let refused = shelf.dispatch(&chain, None).expect_err("nothing runs");
-    assert!(refused.to_string().contains("v1") && refused.to_string().contains("plan again"));
+    assert!(refused.to_string().contains("v1") && refused.to_string().contains("planned again"));
     shelf.dispatch(&chain, Some(AttachMode::Skb)).expect("attached");
     let refused = shelf.dispatch(&chain, NATIVE).expect_err("it runs in another mode");
     assert!(refused.to_string().starts_with("interface v1: "), "{refused}");

@@ -66,7 +66,7 @@ fn a_member_that_tail_calls_runs_in_a_slot_or_is_named() {
                 Ok(_) => runs(&stage, &program, &wanted, entry),
                 Err(DispatcherError::Component { name, why }) => {
                     assert_eq!(name, "tail");
-                    assert!(why.contains("tail-calls") && why.contains("fused"), "{why}");
+                    assert!(why.contains("tail calls") && why.contains("fused"), "{why}");
                     println!("{entry}: {why}");
                 }
                 Err(e) => panic!("{entry}: {e}"),
