@@ -39,6 +39,11 @@ impl<'a> Catalog<'a> {
         self.0.get(name).expect("invariant: the catalog holds what chains use").as_ref()
     }
 
+    /// The program called `name`, if some chain uses it and it can be used.
+    pub(crate) fn find(&self, name: &ProgramName) -> Option<&Usable<'a>> {
+        self.0.get(name)?.as_ref().ok()
+    }
+
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Usable<'a>> {
         self.0.values().filter_map(|program| program.as_ref().ok())
     }

@@ -298,3 +298,21 @@ fn slots_follow_a_renamed_interface_and_leave_one_that_is_not_theirs() {
     let drops: ActionSet = [Action::Drop].into_iter().collect();
     assert!(host.add_other(&interface("lan"), "y", 1, drops, AttachMode::Skb).is_some());
 }
+
+#[test]
+fn what_stays_out_of_reach_is_planned_around_with_its_earlier_programs() {
+    let (bench, mut host) = (bench(&["a", "b"]), host());
+    bench.apply(1, &chain(&["10 a"], json!({})), &mut host);
+    // In a namespace that nobody names, so that nothing can be done about it.
+    host.rename_interface(&interface("eth0"), &interface("blue/eth0"));
+    host.hide(&"blue".parse().unwrap(), true);
+    let other = json!({"eth1": {"xdp": {"chain": [{"program": "b"}]}}});
+    let plan = bench.plan(&bench.document(2, &other), &host);
+    assert!(plan.notes.iter().any(|note| note.message.contains("its slots run on")), "{plan:?}");
+    assert_eq!(plan.hooks[0].change, HookChange::Unchanged);
+    // Wanted otherwise, and not there: what runs was of an earlier document.
+    let fused = chain(&["10 b"], json!({"engine": "fused"}));
+    host.hide(&"blue".parse().unwrap(), false);
+    let plan = bench.plan(&bench.document(3, &fused), &host);
+    assert_eq!(plan.hooks[0].change, HookChange::Pending);
+}

@@ -35,6 +35,10 @@ pub(crate) fn preflight(
     let (mut warnings, mut budgets) = (Vec::new(), Vec::new());
     for HookPlan { diff, .. } in hooks {
         let interface = observed.interfaces.get(&diff.hook.interface);
+        // What runs on there is of an earlier document, whose programs are not known here.
+        if diff.change == HookChange::Pending {
+            continue;
+        }
         if diff.change == HookChange::Refused {
             // It stays as it is, and what would help the new chain is worth knowing.
             let subject = |interface| Subject { diff, interface, chain: None, caps };
@@ -119,8 +123,8 @@ fn members<'a>(
     spec: &'a ChainSpec,
     catalog: &'a Catalog<'_>,
 ) -> impl Iterator<Item = (&'a ProgramName, &'a ProgramFacts)> {
-    // A chain that is wanted has members that can be used.
-    let known = |program| catalog.get(program).ok().map(|usable| (program, usable.facts));
+    // A chain that stays without being wanted has programs of an earlier document.
+    let known = |program| catalog.find(program).map(|usable| (program, usable.facts));
     spec.members.iter().filter_map(move |member| known(&member.program))
 }
 

@@ -66,6 +66,7 @@ impl Simulator {
         for map in loads.filter_map(|(_, program)| program.maps.get_mut(map)) {
             map.pinned = false;
         }
+        self.free_maps();
     }
 
     /// Pins the map that a load had, as long as the kernel has it.
