@@ -90,7 +90,8 @@ pub struct Instance {
     /// The CPUs it may run on, as they were when it first asked for a core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpuset: Option<CpuSet>,
-    /// The same as they are now, where that differs.
+    /// The same as they are now, where that differs. Told of one instance alone: a list of all does
+    /// not look at their processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpuset_now: Option<CpuSet>,
     /// How its lcore ids are read; `None`: it has asked for none.
