@@ -36,6 +36,12 @@ struct fragment_header {
 	__be32 identification;
 };
 
+/* mtl.xdp.c has another map, and means the verdicts the other way round. */
+#ifndef PORTS_ARE_DEFINED
+
+#define LISTED XDP_PASS
+#define UNLISTED XDP_DROP
+
 /*
  * By port number, in host order: 1 is listed, 0 is not. An array, so that a lookup is one load
  * however many ports are listed; it takes 512 KiB.
@@ -47,27 +53,33 @@ struct {
 	__type(value, __u8);
 } ports SEC(".maps");
 
+static __always_inline bool is_listed(__u16 number)
+{
+	__u32 port = number;
+	const __u8 *value = bpf_map_lookup_elem(&ports, &port);
+
+	return value && *value;
+}
+
+#endif
+
 /*
  * The three verdicts. The defaults are a filter in front of the stack or of a socket. MTL's chain
  * means it the other way round: "drop" for a listed port, on which the chain goes on to the
  * AF_XDP redirect, and "pass" to the stack for the others.
  */
-const volatile enum xdp_action listed = XDP_PASS;
-const volatile enum xdp_action unlisted = XDP_DROP;
+const volatile enum xdp_action listed = LISTED;
+const volatile enum xdp_action unlisted = UNLISTED;
 const volatile enum xdp_action later_fragments = XDP_PASS;
 
 static __always_inline int by_port(struct xdp_md *ctx, __u32 offset)
 {
 	struct udphdr copy;
 	const struct udphdr *udp = header(ctx, offset, sizeof(*udp), &copy);
-	const __u8 *value;
-	__u32 port;
 
 	if (!udp)
 		return XDP_PASS;
-	port = bpf_ntohs(udp->dest);
-	value = bpf_map_lookup_elem(&ports, &port);
-	return value && *value ? listed : unlisted;
+	return is_listed(bpf_ntohs(udp->dest)) ? listed : unlisted;
 }
 
 static __always_inline int filter_ipv4(struct xdp_md *ctx, __u32 offset)

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 8] = [
     "udp_port_filter",
     "xskmap_redirect",
     "counting_pass",
     "cidr_blocklist",
     "pointsman_pass",
     "xsk_def_prog",
+    "xsk_look",
+    // Not built in: for others, who load it with libxdp.
+    "mtl.xdp",
 ];
 
 /// The dispatcher's variants: their objects, and what each is compiled with.
@@ -31,8 +34,8 @@ fn main() {
     println!("cargo::metadata=headers={}", headers.display());
     for program in PROGRAMS {
         compile(
-            &sources.join(program).with_extension("c"),
-            &out.join(program).with_extension("o"),
+            &sources.join(format!("{program}.c")),
+            &out.join(format!("{program}.o")),
             Path::new(&headers),
             &[],
         );

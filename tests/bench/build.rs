@@ -15,6 +15,8 @@ fn main() {
             compile("tailcalls", work, length);
         }
     }
+    // Does no work but its own.
+    compile("bare_xskmap", "none", 1);
 }
 
 fn compile(source: &str, work: &str, count: u32) {

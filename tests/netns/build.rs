@@ -28,6 +28,9 @@ fn main() {
         let debug: &[&str] = if name == "nobtf" { &[] } else { &["-g"] };
         compile(source, &out.join(name).with_extension("o"), debug);
     }
+    // Not under the name that libxdp looks for: tests give it by its path.
+    let mtl = Path::new(BUILTINS).join("mtl.xdp.c");
+    compile(&mtl, &out.join("mtl_xdp.o"), &["-g"]);
     compile(Path::new("objects/chain/enter.c"), &out.join("enter.o"), &["-g"]);
     for (object, steps) in steps() {
         let local = Path::new("objects").join(object).with_extension("c");
@@ -45,13 +48,22 @@ fn main() {
     }
     keep_cases(&out);
     compile_peer(Path::new("peers/xsk_socket.c"), &out.join("xsk_socket"));
+    // The C client of the manager's socket, and its example.
+    println!("cargo::rerun-if-changed=../../include");
+    compile_peer(Path::new("../../crates/xsk/tests/manager/exchange.c"), &out.join("exchange"));
+    compile_peer(Path::new("../../examples/receiver.c"), &out.join("receiver"));
 }
 
 fn compile_peer(source: &Path, program: &Path) {
     println!("cargo::rerun-if-changed={}", source.display());
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(&compiler);
-    command.args(["-O2", "-Wall", "-Werror"]).arg(source).arg("-ldl").arg("-o").arg(program);
+    command
+        .args(["-O2", "-Wall", "-Werror", "-I../../include"])
+        .arg(source)
+        .arg("-ldl")
+        .arg("-o")
+        .arg(program);
     match command.output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {

@@ -8,14 +8,18 @@
 mod bench;
 mod ci;
 mod demo;
+mod dist;
 mod elf;
+mod http;
 mod interrupt;
 mod lab;
 mod later;
 mod libtest;
+mod manual;
 mod openapi;
 mod process;
 mod rings;
+mod s3;
 mod setup;
 mod vm;
 mod workspace;
@@ -39,7 +43,8 @@ enum Verb {
     ///
     /// Needs root. Builds, makes network namespaces and a veth pair of its own, starts the daemon
     /// there, applies a node document, sends UDP traffic, re-orders and upgrades the chain under
-    /// it, accounts for every packet, and cleans up. Exit code 1 if anything is unaccounted for.
+    /// it, and accounts for every packet. Then the fleet: a control plane and three hosts, one change
+    /// through the API, packets on all three. Cleans up. Exit code 1 if anything is unaccounted for.
     Demo(demo::Options),
     /// Measure. Never a test: figures depend on the machine.
     Bench(bench::Options),
@@ -59,8 +64,18 @@ enum Verb {
     Vm(vm::Options),
     /// Run all that a change must pass: lockfile, fmt, clippy, deny, doc, OpenAPI, tests.
     Ci,
-    /// Rewrite docs/openapi-node.json from the daemon's code.
+    /// Rewrite docs/openapi-*.json from the services' code.
     Openapi,
+    /// Write the man pages of all binaries and their verbs.
+    Man(manual::Options),
+    /// Write the completions of all binaries for bash, fish and zsh.
+    Completions(manual::Options),
+    /// Make what is handed out: Debian packages and an archive in dist/, the image's files in
+    /// manager/.
+    ///
+    /// Builds with the release profile. The same source and SOURCE_DATE_EPOCH (default: the time of
+    /// the last commit) give the same files. DEBFULLNAME and DEBEMAIL name the maintainer.
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -84,5 +99,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Vm(options) => vm::run(&workspace, &options),
         Verb::Ci => ci::run(&workspace),
         Verb::Openapi => openapi::rewrite(&workspace),
+        Verb::Man(options) => manual::pages(&workspace, &options),
+        Verb::Completions(options) => manual::completions(&workspace, &options),
+        Verb::Dist(options) => dist::run(&workspace, &options),
     }
 }

@@ -3,7 +3,7 @@
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, shown, stream};
 use crate::workspace::Workspace;
-use crate::{interrupt, later, setup, vm};
+use crate::{interrupt, later, s3, setup, vm};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::fmt;
@@ -87,6 +87,9 @@ impl Session {
         if self.full {
             environment.push(("POINTSMAN_FULL", "1".to_owned()));
         }
+        if let Some(server) = s3::built(workspace) {
+            environment.push(("POINTSMAN_S3S_FS", server.display().to_string()));
+        }
         if let Some(directory) = later::fetched(workspace) {
             environment.push(("POINTSMAN_LATER_XDP_TOOLS", directory.display().to_string()));
         }
@@ -126,6 +129,11 @@ pub(crate) fn print_counts(tally: &Tally) {
 pub(crate) fn run_rings(workspace: &Workspace, options: &Options) -> Tally {
     let mut session = Session::new(options.seed, options.full);
     println!("test: seed {0} (again: cargo xtask test --seed {0})", session.seed);
+    if options.full
+        && let Err(error) = session.prepare(|| s3::ensure(workspace))
+    {
+        println!("test: no S3 server to try blob stores with: {error:#}");
+    }
     let rings = match options.ring.as_slice() {
         [] if options.full => Ring::value_variants(),
         [] => &[Ring::Pure, Ring::Netns, Ring::Vm],
@@ -270,6 +278,12 @@ fn pure(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
     let all = ["--workspace", "--exclude", NETNS_PACKAGE];
     session.prepare(|| {
         setup::ensure(&[setup::BUILD])?;
+        // Tests that cannot have a tool or a server say so themselves.
+        for needs in [setup::FORMATS, setup::SERVICES, setup::WEB] {
+            if let Err(error) = setup::ensure(&[needs]) {
+                println!("setup: {error:#}");
+            }
+        }
         build_tests(workspace, &all)
     })?;
     let mut command = workspace.cargo("test");
@@ -279,15 +293,16 @@ fn pure(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
 
 fn netns(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
     session.prepare(|| {
-        setup::ensure(&[setup::BUILD, setup::NETNS, setup::INTEROP])?;
-        build_binaries(workspace)?;
+        setup::ensure(&[setup::BUILD, setup::NETNS, setup::INTEROP, setup::SERVICES])?;
+        build_binaries(workspace, &["pointsman-control", "pointsman-courier"])?;
         build_tests(workspace, &["--package", NETNS_PACKAGE])
     })?;
     // One at a time: tests pin threads to CPUs and take figures that a neighbour would spoil. Those
     // of the unit have a ring of their own.
     let mut command = workspace.cargo("test");
     command.args(["--package", NETNS_PACKAGE]);
-    cargo_test(workspace, session, apart(&command), &["--test-threads=1", "--skip", "systemd::"])
+    let arguments = ["--test-threads=1", "--skip", "systemd::"];
+    cargo_test(workspace, session, apart(&command), &arguments)
 }
 
 /// The command in a mount namespace of its own, where no network namespace has a name yet: what
@@ -327,10 +342,11 @@ impl Drop for Scratch {
     }
 }
 
-/// Builds the daemon and the command line, which tests find in `POINTSMAN_BIN_DIR`.
-pub(crate) fn build_binaries(workspace: &Workspace) -> Result<()> {
-    let packages = ["--package", "pointsman-node", "--package", "pointsman-cli"];
-    workspace.build(&[&["build"], packages.as_slice()].concat()).map(drop)
+/// Builds the daemon and the command line, and what else tests find in `POINTSMAN_BIN_DIR`.
+pub(crate) fn build_binaries(workspace: &Workspace, more: &[&str]) -> Result<()> {
+    let packages = ["pointsman-node", "pointsman-cli"];
+    let packages = packages.iter().chain(more).flat_map(|package| ["--package", package]);
+    workspace.build(&["build"].into_iter().chain(packages).collect::<Vec<_>>()).map(drop)
 }
 
 fn build_tests(workspace: &Workspace, packages: &[&str]) -> Result<()> {

@@ -20,6 +20,8 @@ enum Probe {
     File(&'static str),
     /// A program that runs without a dynamic loader, as in an initramfs of its own.
     StaticProgram(&'static str),
+    /// A file in a directory of any version: `DIRECTORY/VERSION/FILE`.
+    Versioned { directory: &'static str, file: &'static str },
 }
 
 /// One package.
@@ -54,8 +56,28 @@ pub(crate) const NETNS: &[Need] =
 pub(crate) const INTEROP: &[Need] = &[
     need("xdp-tools", Probe::Program("xdp-loader"), "its packaged objects are chained in tests"),
     need("bpftool", Probe::Program("bpftool"), "a second opinion on programs and pins"),
-    need("strace", Probe::Program("strace"), "kills loaders between two system calls"),
+    need("strace", Probe::Program("strace"), "kills processes between two system calls"),
+    need("faketime", Probe::Program("faketime"), "lets a daemon's wall clock jump"),
     need("ethtool", Probe::Program("ethtool"), "sets channels and offloads of veth pairs"),
+];
+
+/// The peers that files are exchanged with in pure tests.
+pub(crate) const FORMATS: &[Need] = &[
+    need("tinycdb", Probe::Program("cdb"), "reads constant databases of ours, and makes others"),
+    need("minisign", Probe::Program("minisign"), "checks records, and makes keys and signatures"),
+];
+
+/// Servers that pure tests talk to. They are started for one test, with data of its own.
+pub(crate) const SERVICES: &[Need] = &[need(
+    "postgresql",
+    Probe::Versioned { directory: "/usr/lib/postgresql", file: "bin/postgres" },
+    "the control plane keeps what it knows in it, or in SQLite",
+)];
+
+/// The browser in which pure tests use the web pages.
+pub(crate) const WEB: &[Need] = &[
+    need("chromium", Probe::Program("chromium"), "shows the control plane's pages"),
+    need("chromium-driver", Probe::Program("chromedriver"), "lets tests use the browser"),
 ];
 
 /// To run the emulated machine.
@@ -73,9 +95,23 @@ pub(crate) const SYSTEMD: &[Need] = &[need(
     "is the emulated machine's first process when the unit is tried",
 )];
 
+/// To make packages.
+pub(crate) const PACKAGING: &[Need] = &[
+    need("binutils", Probe::Program("objcopy"), "takes out of binaries what debuggers read"),
+    need("dpkg-dev", Probe::Program("dpkg-shlibdeps"), "finds the packages of shared libraries"),
+];
+
+/// To build the container image and to try it. Neither needs a daemon.
+pub(crate) const IMAGE: &[Need] = &[
+    need("buildah", Probe::Program("buildah"), "builds the image"),
+    need("podman", Probe::Program("podman"), "runs it"),
+    need("crun", Probe::Program("crun"), "is what podman runs it with"),
+    need("iproute2", Probe::Program("ip"), "sets up its network namespace"),
+];
+
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<ExitCode> {
-    ensure(&[BUILD, NETNS, INTEROP, VM])?;
+    ensure(&[BUILD, FORMATS, SERVICES, WEB, NETNS, INTEROP, VM])?;
     println!("setup: everything is there");
     Ok(ExitCode::SUCCESS)
 }
@@ -110,6 +146,7 @@ pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
         }
         println!("setup: cannot refresh the package lists: {error:#}");
     }
+    let _cluster = packages.contains(&"postgresql").then(NoCluster::new);
     let install = ["install", "--yes", "--no-install-recommends"];
     apt(&apt_get, &[&install, packages.as_slice()].concat()).with_context(|| {
         format!("cannot install what is missing; needed: apt-get install {}", packages.join(" "))
@@ -120,6 +157,30 @@ pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
     }
     println!("setup: installed {}", packages.join(" "));
     Ok(())
+}
+
+/// While it lives, Debian's postgresql makes no database cluster of its own when it is installed,
+/// and so starts no server: tests want the programs alone (postgresql-common, createcluster(5)).
+#[derive(Debug)]
+struct NoCluster(Option<PathBuf>);
+
+impl NoCluster {
+    fn new() -> Self {
+        let directory = Path::new("/etc/postgresql-common/createcluster.d");
+        let file = directory.join("pointsman.conf");
+        let written = std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::write(&file, "create_main_cluster = false\n"));
+        // Without it there is a server more than needed, and that is all.
+        Self(written.is_ok().then_some(file))
+    }
+}
+
+impl Drop for NoCluster {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _ = std::fs::remove_file(file);
+        }
+    }
 }
 
 /// Refreshes apt's package lists: look-ups and downloads fail without, or with old ones.
@@ -160,6 +221,10 @@ impl Probe {
             Self::StaticProgram(name) => {
                 let file = find_program(name).and_then(|path| std::fs::read(path).ok());
                 file.is_some_and(|file| elf::is_static(&file))
+            }
+            Self::Versioned { directory, file } => {
+                let versions = std::fs::read_dir(directory).into_iter().flatten();
+                versions.flatten().any(|version| version.path().join(file).is_file())
             }
         }
     }

@@ -20,12 +20,13 @@ mod messages;
 mod object;
 pub mod pins;
 mod probe;
+pub mod sockets;
 mod store;
 mod testrun;
 mod types;
 pub mod value;
 
-pub use builtin::builtin;
+pub use builtin::{builtin, instance_program, xsk_redirect};
 pub use chain::{Chain, Counters, PROGRAM_NAME, Slot};
 pub use error::Error;
 pub use host::{Places, host_facts};

@@ -334,7 +334,7 @@ const BATCH: u32 = 16_384;
 
 /// Makes a map hold exactly `entries`: new and changed ones are written first, then those that
 /// are not wanted go, so that no wanted entry is ever missing.
-fn set_entries(map: &MapHandle, name: &str, entries: &[Bytes]) -> Result<(), Error> {
+pub(crate) fn set_entries(map: &MapHandle, name: &str, entries: &[Bytes]) -> Result<(), Error> {
     let what = |e: libbpf_rs::Error| Error::Map { map: name.to_owned(), why: e.to_string() };
     let kind = map.map_type();
     if kind.is_percpu() {

@@ -1,6 +1,8 @@
 //! The command line as clap reads it. Help texts live here and nowhere else.
 
+pub(crate) mod fleet;
 mod glass;
+mod time;
 
 use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -15,7 +17,8 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
 /// Decides which XDP programs run on this host's interfaces, and in which order.
 ///
 /// The host is described by a node document (see `pointsman schema`). pointsman-node carries it
-/// out; this command talks to it over its unix socket.
+/// out; this command talks to it over its unix socket. `pointsman fleet` talks to the control
+/// plane of many hosts.
 #[derive(Debug, Parser)]
 #[command(
     name = "pointsman",
@@ -26,14 +29,15 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/pointsman/node.sock";
         1  error: nothing was changed, unless the message says otherwise\n  \
         2  the command line makes no sense\n  \
         3  something was refused or could not be done, or (doctor) is broken\n  \
-        4  plan: changes are pending\n\n\
+        4  plan, fleet policy diff, fleet publish --dry-run: changes are pending\n\n\
         Examples:\n  \
         pointsman plan node.json          what an apply would do\n  \
         pointsman apply node.json         do it\n  \
         pointsman status                  what runs, in which order\n  \
         pointsman counters --watch        what it does to packets\n  \
         pointsman bypass eth0 --for 10m   let every packet past the chain, now\n  \
-        pointsman rollback                return to the generation before\n\n\
+        pointsman rollback                return to the generation before\n  \
+        pointsman fleet status            how all hosts of a fleet stand\n\n\
         `pointsman xdp-loader ...`, or a link of the name xdp-loader to this program, does what\n\
         the packaged xdp-loader does, without a node: see `pointsman xdp-loader help`."
 )]
@@ -176,6 +180,18 @@ pub(crate) enum Verb {
     /// Asks the node; where it cannot be reached, says so and makes the checks itself. Exit code 3
     /// if something is broken.
     Doctor(DoctorArgs),
+
+    /// Work with a fleet through its control plane: nodes, programs, policies, publishing.
+    ///
+    /// `pointsman fleet login` first. HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
+    /// POINTSMAN_CONTROL and POINTSMAN_TOKEN stand in for a login, as in CI.
+    #[command(after_help = "Examples:\n  \
+        pointsman fleet login --url https://control.example:8600\n  \
+        pointsman fleet program upload ddos ddos.o\n  \
+        pointsman fleet policy edit edge-guard\n  \
+        pointsman fleet publish --wait\n  \
+        pointsman fleet status")]
+    Fleet(Box<fleet::FleetArgs>),
 
     /// Print the JSON Schema of the node document.
     #[command(after_help = "Example:\n  pointsman schema > node.schema.json")]

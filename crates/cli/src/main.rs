@@ -2,20 +2,24 @@
 //!
 //! In: arguments, a document, answers of the node's API. Out: text for people or JSON for
 //! programs on standard output, errors on standard error, and an exit code. Nothing here changes
-//! the host: the node does. [`client`] is the only module that talks to it, `render` turns its
-//! answers into text without any I/O, `commands` has one function per verb.
+//! the host: the node does. [`client`] is the only module that talks to it, [`control`] the only one
+//! that talks to a fleet's control plane, `render` turns answers into text without any I/O,
+//! `commands` has one function per verb.
 #![forbid(unsafe_code)]
 
 mod args;
 mod client;
 mod commands;
+mod control;
 mod error;
 mod input;
+mod json;
 mod output;
 mod render;
 mod xdp_loader;
 
 use clap::Parser as _;
+use pointsman_manual::Section;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +27,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if let Some(arguments) = as_xdp_loader(std::env::args_os().collect()) {
         return xdp_loader::run(&arguments);
+    }
+    if let Some(code) = pointsman_manual::answer::<args::Args>(Section::Commands) {
+        return code;
     }
     let args = args::Args::parse();
     let json = args.json;

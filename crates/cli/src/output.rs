@@ -32,15 +32,32 @@ pub(crate) struct Look {
 pub(crate) struct Output {
     pub(crate) json: bool,
     pub(crate) terminal: bool,
+    /// Whether somebody watches standard error: progress is for people alone.
+    pub(crate) watched: bool,
     colour: bool,
+    colour_beside: bool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let terminal = io::stdout().is_terminal();
+        let [terminal, watched] = [io::stdout().is_terminal(), io::stderr().is_terminal()];
         let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self { json, terminal, colour: terminal && !asked_not_to && !dumb }
+        let colour = !asked_not_to && !dumb;
+        Self {
+            json,
+            terminal,
+            watched: watched && !dumb,
+            colour: terminal && colour,
+            colour_beside: watched && colour,
+        }
+    }
+
+    /// Says something beside the answer, on standard error: a question, a hint.
+    pub(crate) fn say(&self, text: impl FnOnce(Look) -> String) {
+        let text = text(Look { colour: self.colour_beside, ..self.look() });
+        // Where nobody hears it, nobody wants to.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
     /// How text may look now: a terminal's size can change.

@@ -74,6 +74,12 @@ fn the_errors_of_the_page_are_real() {
     let others = |rest: &str| interface(&format!(r#""xdp": {{"chain": [], "others": [{rest}]}}"#));
     let decided: Vec<_> =
         (0..65).map(|n| format!(r#"{{"name": "p{n}", "priority": 1}}"#)).collect();
+    let queues = |rest: &str| interface(&format!(r#""queues": {{{rest}}}"#));
+    let tuning = |rest: &str| queues(&format!(r#""tuning": [{rest}]"#));
+    let flows = |rest: &str| interface(&format!(r#""flows": [{rest}]"#));
+    let rules: Vec<_> = (1..1026)
+        .map(|port| format!(r#"{{"type": "udp4", "dst_port": {port}, "queue": 1}}"#))
+        .collect();
     let many: Vec<_> = (0..129).map(|n| format!(r#"{{"program": "p{n}"}}"#)).collect();
     let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let cases = [
@@ -86,8 +92,6 @@ fn the_errors_of_the_page_are_real() {
         ("invalid value", chain(r#"{"program": "p", "priority": -1}"#)),
         ("this version does not act on this section", top(r#""companions": {}"#)),
         ("this version does not act on this section", interface(r#""tc": {}"#)),
-        ("this version does not act on this section", interface(r#""queues": {}"#)),
-        ("this version does not act on this section", interface(r#""flows": []"#)),
         (
             "expected a number of at least 1",
             r#"{"schema": "pointsman.node/v1", "node": "a", "generation": 0}"#.into(),
@@ -155,6 +159,55 @@ fn the_errors_of_the_page_are_real() {
             others(r#"{"name": "a", "priority": 1}, {"name": "a", "priority": 2}"#),
         ),
         ("expected at most 64 of them", others(&decided.join(", "))),
+        ("expected a number from 1 to 65535", queues(r#""combined": 0"#)),
+        ("expected `combined`, or `rx` and `tx`", queues(r#""combined": 1, "rx": 1"#)),
+        ("queue 0 cannot be reserved", queues(r#""reserve": [0]"#)),
+        ("is reserved twice", queues(r#""reserve": [1, 1]"#)),
+        ("expected the number of a queue, below 65535", queues(r#""reserve": [65535]"#)),
+        ("expected `busy_poll`, `interrupts`, or both", tuning("{}")),
+        ("expected queues; leave it out for all", tuning(r#"{"queues": [], "interrupts": [0]}"#)),
+        ("expected CPUs", tuning(r#"{"interrupts": []}"#)),
+        (
+            "is about all queues already",
+            tuning(r#"{"interrupts": [0]}, {"interrupts": "beside_lcores"}"#),
+        ),
+        (
+            "is in the entry 0 already",
+            tuning(r#"{"queues": [1], "interrupts": [0]}, {"queues": [1], "interrupts": [1]}"#),
+        ),
+        (
+            "expected a number from 1 to 2147483647",
+            tuning(r#"{"busy_poll": {"napi_defer_hard_irqs": 0, "gro_flush_timeout_ns": 1}}"#),
+        ),
+        (
+            "expected a number from 1 to 1000000000",
+            tuning(r#"{"busy_poll": {"napi_defer_hard_irqs": 1, "gro_flush_timeout_ns": 0}}"#),
+        ),
+        (
+            "\"beside_lcores\" or an array of numbers of CPUs",
+            tuning(r#"{"interrupts": "anywhere"}"#),
+        ),
+        ("the rule says neither `queue` nor `drop`", flows(r#"{"type": "udp4"}"#)),
+        (
+            "the rule says both `queue` and `drop`",
+            flows(r#"{"type": "udp4", "queue": 1, "drop": true}"#),
+        ),
+        (
+            "is about the same packets",
+            flows(r#"{"type": "udp4", "queue": 1}, {"type": "udp4", "drop": true}"#),
+        ),
+        (
+            "does not fit a rule of type",
+            flows(r#"{"type": "udp6", "src_ip": "10.0.0.1", "drop": true}"#),
+        ),
+        ("a rule of type", flows(r#"{"type": "ip4", "dst_port": 1, "drop": true}"#)),
+        ("is beyond its range", flows(r#"{"type": "udp4", "dst_port": 0, "drop": true}"#)),
+        ("is given without", flows(r#"{"type": "udp4", "tos_mask": 1, "drop": true}"#)),
+        (
+            "has bits outside of",
+            flows(r#"{"type": "udp4", "tos": 3, "tos_mask": 1, "drop": true}"#),
+        ),
+        ("expected at most 1024 rules", flows(&rules.join(", "))),
         ("is larger than the limit of 8388608", " ".repeat(MAX_BYTES + 1)),
     ];
     let mut explained = BTreeSet::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A daemon that served at least this long had started well: the next end counts as the first.
-const STEADY: Duration = Duration::from_secs(10);
+pub(crate) const STEADY: Duration = Duration::from_secs(10);
 
 /// How often in a row it is started again at once.
 const AT_ONCE: u32 = 3;
@@ -21,6 +21,11 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new(longest: Duration) -> Self {
         Self { ends: 0, longest }
+    }
+
+    /// Another binary is started: what the one before did counts no more.
+    pub(crate) fn forget(&mut self) {
+        self.ends = 0;
     }
 
     /// A daemon has ended that had served for so long, or not at all: how long to wait.

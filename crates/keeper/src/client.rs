@@ -21,6 +21,8 @@ pub(crate) struct Client {
     pub(crate) ledger: Ledger<Rc<OwnedFd>>,
     /// The daemon that runs knows it.
     pub(crate) told: bool,
+    /// The service manager was told to keep its socket.
+    pub(crate) stored: bool,
     /// It stands in the queue of what the daemon is to be told.
     pub(crate) queued: bool,
     /// What epoll waits for.
@@ -61,6 +63,7 @@ impl Client {
             user: 0,
             ledger: Ledger::default(),
             told: false,
+            stored: false,
             queued: false,
             interest: EventFlags::empty(),
             ended: false,

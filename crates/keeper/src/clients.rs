@@ -5,6 +5,7 @@ use crate::closer::Closer;
 use crate::handover::{SavedClient, name_of, save_head};
 use crate::link::{Epoch, Kind, MAX_MESSAGE};
 use crate::peer;
+use crate::quarantine::Quarantine;
 use crate::shares::{Full, Owner, Shares};
 use crate::systemd;
 use crate::wire::{Batch, Tag};
@@ -12,6 +13,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -33,26 +35,29 @@ enum Note {
 #[derive(Debug)]
 pub(crate) struct Clients {
     epoll: Rc<OwnedFd>,
-    table: BTreeMap<u64, Client>,
+    pub(crate) table: BTreeMap<u64, Client>,
     notes: VecDeque<Note>,
     /// The last id given; ids are never used twice.
     last: u64,
     shares: Shares,
     /// The service manager keeps the sockets for a keeper to come.
     stores: bool,
+    /// Why it did not take the last one that it did not take.
+    not_stored: Option<io::Error>,
     turned_away: VecDeque<OwnedFd>,
     /// Requests may bring descriptors.
     descriptors: bool,
     closer: Closer<OwnedFd>,
+    pub(crate) quarantine: Quarantine,
+    /// How many requests the running daemon has been told and has not answered.
+    pub(crate) unanswered: usize,
+    /// The running daemon is still told what there was when it started.
+    replaying: bool,
     scratch: Vec<u8>,
 }
 
 impl Clients {
-    pub(crate) fn new(
-        epoll: Rc<OwnedFd>,
-        shares: Shares,
-        descriptors: bool,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn new(epoll: Rc<OwnedFd>, shares: Shares, descriptors: bool) -> io::Result<Self> {
         Ok(Self {
             epoll,
             table: BTreeMap::new(),
@@ -60,9 +65,13 @@ impl Clients {
             last: 0,
             shares,
             stores: false,
+            not_stored: None,
             turned_away: VecDeque::new(),
             descriptors,
             closer: Closer::start()?,
+            quarantine: Quarantine::default(),
+            unanswered: 0,
+            replaying: false,
             scratch: vec![0; MAX_MESSAGE + 1],
         })
     }
@@ -95,8 +104,11 @@ impl Clients {
         let user = peer::user(&*client.socket)?;
         epoll::add(&*self.epoll, &*client.socket, EventData::new_u64(id), client.interest)?;
         if self.stores {
-            // Kept or not, it is served; one that is not kept ends with this keeper.
-            let _ = systemd::store(&name_of(id), &*client.socket);
+            // Kept or not, it is served; one that is not kept has another chance at the end.
+            match systemd::store(&name_of(id), &*client.socket) {
+                Ok(()) => client.stored = true,
+                Err(error) => self.not_stored = Some(error),
+            }
         }
         client.queued = true;
         client.user = user;
@@ -111,6 +123,24 @@ impl Clients {
         self.stores = true;
     }
 
+    /// Why a connection was not taken by the service manager, once.
+    pub(crate) fn not_stored(&mut self) -> Option<io::Error> {
+        self.not_stored.take()
+    }
+
+    /// Has the service manager take what it was too busy for. How many connections it does not have
+    /// even so, and why: they end with this keeper.
+    pub(crate) fn store_rest(&mut self) -> Option<(usize, io::Error)> {
+        let mut missing = self.table.iter_mut().filter(|(_, client)| !client.stored);
+        let failed = missing.find_map(|(id, client)| {
+            let stored = systemd::store_surely(&name_of(*id), &*client.socket);
+            client.stored = stored.is_ok();
+            stored.err()
+        })?;
+        // It has been waited for: it is not waited for once more for each of the others.
+        Some((1 + missing.count(), failed))
+    }
+
     /// Takes over what a keeper before had, with the sockets that are still there.
     pub(crate) fn resume(
         &mut self,
@@ -121,13 +151,24 @@ impl Clients {
         self.last = last;
         for (id, saved) in clients {
             if let Some(socket) = sockets.remove(&id) {
-                self.insert(id, Client::resume(socket, saved))?;
+                // The service manager has it still.
+                let mut client = Client::resume(socket, saved);
+                client.stored = true;
+                self.insert(id, client)?;
                 if self.settle(id).is_err() {
                     self.end(id);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Closes what nobody else holds, where that can take long: a client that ended may have left
+    /// descriptors in its socket.
+    pub(crate) fn close_elsewhere(&self, descriptors: impl Iterator<Item = Rc<OwnedFd>>) {
+        for descriptor in descriptors.filter_map(Rc::into_inner) {
+            self.closer.close(descriptor);
+        }
     }
 
     /// What a keeper to come has to know; connections that cannot be handed on end here.
@@ -178,6 +219,8 @@ impl Clients {
         if !client.ledger.answer(sequence, bytes.to_vec(), descriptors) {
             return client.is_closing();
         }
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.quarantine.answered(id, sequence);
         if self.settle(id).is_err() {
             self.end(id);
         }
@@ -187,7 +230,9 @@ impl Clients {
     /// The daemon wants a connection closed.
     pub(crate) fn close(&mut self, id: u64) {
         let Some(client) = self.table.get_mut(&id) else { return };
+        self.unanswered = self.unanswered.saturating_sub(client.ledger.waiting());
         client.close();
+        self.quarantine.closed(id);
         if self.settle(id).is_err() {
             self.end(id);
         }
@@ -206,23 +251,56 @@ impl Clients {
             }
         }
         self.notes.push_back(Note::Replayed);
+        self.replaying = true;
+        self.unanswered = 0;
+        let suspects = self.table.iter().filter(|(_, client)| client.ledger.has_suspects());
+        self.quarantine.begin(suspects.map(|(id, _)| *id));
     }
 
-    /// Puts into `batch` what the daemon is to be told, as long as it has room.
+    /// Whether the daemon has been told all connections.
+    pub(crate) fn all_told(&self) -> bool {
+        self.notes.is_empty()
+    }
+
+    /// Queues whatever was held back.
+    pub(crate) fn queue_untold(&mut self) {
+        for (id, client) in &mut self.table {
+            if !client.queued && !client.is_closing() && client.ledger.untold().is_some() {
+                client.queued = true;
+                self.notes.push_back(Note::Connection(*id));
+            }
+        }
+    }
+
+    /// Puts into `batch` what the daemon is to be told, as long as it has room. Each connection has
+    /// one request told in its turn, and stands behind all others then: who asks much waits for
+    /// itself. Only what a daemon before left unanswered is told at once.
     pub(crate) fn tell(&mut self, batch: &mut Batch<Rc<OwnedFd>>) {
         while let Some(note) = self.notes.front().copied() {
-            let whole = match note {
+            let most = match (self.quarantine.is_active(), self.replaying) {
+                (true, _) => 0,
+                (false, true) => usize::MAX,
+                (false, false) => 1,
+            };
+            let told = match note {
                 Note::Connection(id) => match self.table.get_mut(&id) {
-                    Some(client) => tell_client(id, client, batch),
-                    None => true,
+                    Some(client) => tell_client(id, client, batch, most, &mut self.unanswered),
+                    None => Told::All,
                 },
                 Note::Closed(id) => push_short(batch, Tag::Closed, id),
-                Note::Replayed => push_short(batch, Tag::Replayed, 0),
+                Note::Replayed => {
+                    let told = push_short(batch, Tag::Replayed, 0);
+                    self.replaying &= told == Told::NoRoom;
+                    told
+                }
             };
-            if !whole {
+            if told == Told::NoRoom {
                 return;
             }
             self.notes.pop_front();
+            if told == Told::Some {
+                self.notes.push_back(note);
+            }
         }
     }
 
@@ -250,6 +328,8 @@ impl Clients {
 
     fn end(&mut self, id: u64) {
         let Some(client) = self.table.remove(&id) else { return };
+        self.unanswered = self.unanswered.saturating_sub(client.ledger.waiting());
+        self.quarantine.closed(id);
         self.shares.give_back(Owner { user: client.user, kind: client.kind });
         // The daemon has the same open file: closing ours alone would change nothing.
         let _ = epoll::delete(&*self.epoll, &*client.socket);
@@ -267,11 +347,27 @@ impl Clients {
     }
 }
 
-/// False if not all of it had room.
-fn tell_client(id: u64, client: &mut Client, batch: &mut Batch<Rc<OwnedFd>>) -> bool {
+/// How much of what there was to tell was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    All,
+    /// It is the turn of others now.
+    Some,
+    NoRoom,
+}
+
+/// Tells of a connection, where it is new, and at most so many of its requests.
+fn tell_client(
+    id: u64,
+    client: &mut Client,
+    batch: &mut Batch<Rc<OwnedFd>>,
+    mut most: usize,
+    unanswered: &mut usize,
+) -> Told {
+    let with_requests = most > 0;
     if !client.told {
         if !batch.has_room(0, 1) {
-            return false;
+            return Told::NoRoom;
         }
         let tag = match client.kind {
             Kind::Imtl => Tag::ConnectedImtl,
@@ -280,23 +376,31 @@ fn tell_client(id: u64, client: &mut Client, batch: &mut Batch<Rc<OwnedFd>>) -> 
         batch.push(tag, id, 0, &[], [Rc::clone(&client.socket)]);
         client.told = true;
     }
-    while let Some(asked) = client.ledger.untold() {
+    while let Some(asked) = client.ledger.untold().filter(|_| with_requests) {
+        if most == 0 {
+            return Told::Some;
+        }
         if !batch.has_room(asked.bytes.len(), asked.descriptors.len()) {
-            return false;
+            return Told::NoRoom;
         }
         let sequence = asked.sequence;
         let descriptors = asked.descriptors.iter().cloned();
         batch.push(Tag::Request, id, sequence, asked.bytes, descriptors);
         client.ledger.told(sequence);
+        *unanswered += 1;
+        most -= 1;
     }
     client.queued = false;
-    true
+    Told::All
 }
 
-fn push_short(batch: &mut Batch<Rc<OwnedFd>>, tag: Tag, connection: u64) -> bool {
-    let room = batch.has_room(0, 0);
-    if room {
-        batch.push(tag, connection, 0, &[], []);
+fn push_short(batch: &mut Batch<Rc<OwnedFd>>, tag: Tag, connection: u64) -> Told {
+    if !batch.has_room(0, 0) {
+        return Told::NoRoom;
     }
-    room
+    batch.push(tag, connection, 0, &[], []);
+    Told::All
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The daemon as a child process.
 
+use crate::binary::Binary;
 use crate::link::Epoch;
 use crate::wire::{self, Batch, Tag};
 use rustix::io::Errno;
@@ -16,7 +17,8 @@ use std::time::Instant;
 /// How the daemon is started. Its standard input is the link.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// The binary: whatever lies there when it is started.
+    /// The binary: whatever lies there when it is started. If that fails again and again, the one
+    /// that worked before is started instead.
     pub path: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
@@ -28,15 +30,25 @@ pub struct Program {
 #[derive(Debug)]
 pub(crate) struct Engine {
     child: Child,
+    /// What it was started from.
+    pub(crate) binary: Binary,
     pub(crate) pidfd: OwnedFd,
     pub(crate) link: OwnedFd,
     /// Since when it serves.
     pub(crate) ready: Option<Instant>,
+    /// It says that it answers nothing.
+    pub(crate) withholds: bool,
 }
 
 impl Engine {
-    /// Starts one and greets it.
-    pub(crate) fn start(program: &Program, epoch: Epoch) -> io::Result<Self> {
+    /// Starts one and greets it: what is installed, or another binary instead.
+    pub(crate) fn start(
+        program: &Program,
+        instead: Option<&Binary>,
+        epoch: Epoch,
+        fresh: bool,
+    ) -> io::Result<Self> {
+        let binary = instead.cloned().map_or_else(|| Binary::open(&program.path), Ok)?;
         let flags = SocketFlags::CLOEXEC;
         let (link, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         for end in [&link, &theirs] {
@@ -44,10 +56,12 @@ impl Engine {
             let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, wire::SOCKET_BUFFER);
         }
         let mut hello = Batch::<OwnedFd>::default();
-        hello.push(Tag::Hello, wire::VERSION, 0, &epoch.0, []);
+        let fresh = if fresh { wire::FRESH } else { 0 };
+        hello.push(Tag::Hello, wire::VERSION, fresh, &epoch.0, []);
         hello.send(&link, SendFlags::empty())?;
-        let mut command = Command::new(&program.path);
-        command.args(&program.arguments).stdin(Stdio::from(theirs));
+        // By the file that is open: what is replaced at this moment is not taken for what runs.
+        let mut command = Command::new(binary.path());
+        command.arg0(&program.path).args(&program.arguments).stdin(Stdio::from(theirs));
         // The terminal's signals reach the keeper, which passes them on: once.
         command.process_group(0);
         for name in &program.without {
@@ -64,7 +78,7 @@ impl Engine {
                 return Err(error.into());
             }
         };
-        Ok(Self { child, pidfd, link, ready: None })
+        Ok(Self { child, binary, pidfd, link, ready: None, withholds: false })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -87,6 +101,16 @@ impl Drop for Engine {
         // Also where the keeper ends by an error: no daemon without a keeper.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Whether a daemon ended by a fault of its own. SIGKILL comes from outside, and so do the signals
+/// that ask for its end.
+pub(crate) fn crashed(status: ExitStatus) -> bool {
+    const FROM_OUTSIDE: [Signal; 4] = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
+    match status.signal() {
+        Some(signal) => FROM_OUTSIDE.iter().all(|outside| outside.as_raw() != signal),
+        None => !status.success(),
     }
 }
 

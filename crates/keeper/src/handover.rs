@@ -1,5 +1,5 @@
 //! What a keeper hands to the one that follows it: sockets by way of the service manager's store of
-//! descriptors (sd_notify(3), `FDSTORE=1`), and beside them this state. Pure but for [`Stored`].
+//! descriptors (sd_notify(3), `FDSTORE=1`), and beside them this state. Pure.
 
 use crate::ledger::Ledger;
 use crate::link::{Epoch, Kind};

@@ -1,6 +1,7 @@
 //! The keeper's loop: one thread, which waits in epoll and nowhere else.
 
 use crate::backoff::Backoff;
+use crate::binary::Binary;
 use crate::clients::Clients;
 use crate::engine::{self, Engine, Program};
 use crate::link::Epoch;
@@ -8,12 +9,12 @@ use crate::listen::{Listen, ListenError, Listener};
 use crate::notice::{Notice, Notices};
 use crate::shares::Shares;
 use crate::systemd;
+use crate::trial::{TRIALS, Trial};
 use crate::wire::{self, Batch};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,6 +30,14 @@ pub const DEFAULT_MAX_CLIENTS: usize = 4096;
 /// The longest time between an end of the daemon and its next start, unless told otherwise.
 pub const DEFAULT_LONGEST_DELAY: Duration = Duration::from_secs(10);
 
+/// How long a daemon that serves may leave all requests unanswered, unless told otherwise: it takes
+/// microseconds.
+pub const DEFAULT_LONGEST_SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a daemon may take to end that was told to, unless told otherwise. It carries a change to
+/// its end; one that is killed over it leaves what the next one goes on with.
+pub const DEFAULT_LONGEST_END: Duration = Duration::from_secs(60);
+
 /// Files that are not for clients: the daemon's and our own.
 const RESERVED_FILES: u64 = 256;
 
@@ -37,9 +46,6 @@ const FILES_PER_CLIENT: u64 = 2;
 
 /// When what failed for want of files or memory is tried again.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// How many connections are accepted before others have their turn.
-const ACCEPT_AT_ONCE: usize = 64;
 
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -67,6 +73,13 @@ pub struct Config {
     pub descriptors: bool,
     /// The longest time between an end of the daemon and its next start.
     pub longest_delay: Duration,
+    /// How long a daemon that serves may leave all requests unanswered before it is taken for one
+    /// that hangs: it is ended by SIGABRT, as if it had crashed over them, and started again.
+    pub longest_silence: Duration,
+    /// How long a daemon may take to end that was told to, before it is ended by SIGKILL. Less than
+    /// the service manager waits for the keeper (`TimeoutStopSec=`), which hands the clients on
+    /// behind that.
+    pub longest_end: Duration,
     /// Where signals are heard of.
     pub signals: Signals,
     /// Whether the service manager keeps our sockets (`FileDescriptorStoreMax=`). Then SIGTERM hands
@@ -124,13 +137,18 @@ pub fn run(config: Config, tell: impl FnMut(&Notice)) -> Result<u8, KeeperError>
     Keeper::new(config, tell)?.run()
 }
 
+mod accept;
+mod hang;
 mod kept;
 mod relay;
 
+use hang::Limits;
 use kept::{Kept, STORED, new_epoch};
 
 struct Keeper<F> {
     epoch: Epoch,
+    /// No daemon was ever started under this name.
+    fresh: bool,
     epoll: Rc<OwnedFd>,
     clients: Clients,
     listeners: Vec<Listener>,
@@ -138,6 +156,11 @@ struct Keeper<F> {
     retry: Option<Instant>,
     program: Program,
     engine: Option<Engine>,
+    /// Which binary the daemon is started from.
+    trial: Trial<Binary>,
+    /// How long others wait for the answer to a request that a daemon may have crashed over.
+    suspect_until: Option<Instant>,
+    limits: Limits,
     /// When the daemon is started again, where none runs.
     start_again: Option<Instant>,
     backoff: Backoff,
@@ -159,6 +182,7 @@ struct Keeper<F> {
 impl<F: FnMut(&Notice)> Keeper<F> {
     fn new(config: Config, tell: F) -> Result<Self, KeeperError> {
         let Config { listen, program, longest_delay, signals, fd_store, .. } = config;
+        let limits = Limits::new(config.longest_silence, config.longest_end);
         let Config { max_clients, max_clients_per_user, descriptors, .. } = config;
         let fd_store = fd_store && systemd::is_there();
         let mut kept = Kept::take(fd_store);
@@ -179,7 +203,12 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         watch(&signals.swap, SWAP)?;
         let mut listeners = Vec::new();
         for listen in &listen {
-            listeners.push(match kept.listener(listen) {
+            let adopted = kept.listener(listen).and_then(|adopted| {
+                adopted
+                    .map_err(|error| notices.tell(&Notice::NotAdopted(error), Instant::now()))
+                    .ok()
+            });
+            listeners.push(match adopted {
                 Some(listener) => listener,
                 None => Listener::bind(listen)?,
             });
@@ -209,6 +238,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         };
         Ok(Self {
             epoch,
+            fresh: !served,
             clients,
             fd_store,
             epoll,
@@ -216,6 +246,9 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             retry: None,
             program,
             engine: None,
+            trial: Trial::default(),
+            suspect_until: None,
+            limits,
             start_again: None,
             backoff: Backoff::new(longest_delay),
             batch: Batch::default(),
@@ -239,6 +272,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             self.flush_link();
+            self.watch_engine();
             let patience = self.patience();
             events.clear();
             match epoll::wait(&*self.epoll, spare_capacity(&mut events), patience.as_ref()) {
@@ -275,19 +309,25 @@ impl<F: FnMut(&Notice)> Keeper<F> {
 
     /// How long to wait when nothing happens.
     fn patience(&self) -> Option<Timespec> {
-        let next = [self.retry, self.start_again].into_iter().flatten().min()?;
+        let due = [self.retry, self.start_again, self.suspect_until, self.limits.next()];
+        let next = due.into_iter().flatten().min()?;
         next.saturating_duration_since(Instant::now()).try_into().ok()
     }
 
     fn on_time(&mut self) {
-        if self.retry.is_none() && self.start_again.is_none() {
+        let due = [self.retry, self.start_again, self.suspect_until, self.limits.next()];
+        if due.iter().all(Option::is_none) {
             return;
         }
         let now = Instant::now();
+        self.enforce(now);
         if self.retry.is_some_and(|due| due <= now) {
             self.retry = None;
             self.link_blocked = false;
             self.listen_for(EventFlags::IN);
+        }
+        if self.suspect_until.take_if(|until| *until <= now).is_some() {
+            self.suspect_is_late(now);
         }
         if self.start_again.is_some_and(|due| due <= now) {
             self.start_again = None;
@@ -301,17 +341,31 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         let again_in = self.backoff.after(None).max(RETRY);
         self.notice(&Notice::NotStarted { error, again_in });
         self.start_again = Some(now + again_in);
+        if self.trial.failed() {
+            self.fell_back();
+        }
+    }
+
+    /// From now on the daemon is the one that worked before.
+    fn fell_back(&mut self) {
+        self.backoff.forget();
+        self.start_again = Some(Instant::now());
+        let path = self.program.path.clone();
+        self.notice(&Notice::FellBack { path, failures: TRIALS });
     }
 
     fn start(&mut self) -> io::Result<()> {
-        let engine = Engine::start(&self.program, self.epoch)?;
+        let engine = Engine::start(&self.program, self.trial.instead(), self.epoch, self.fresh)?;
+        self.fresh = false;
         let add = |what: &OwnedFd, name| {
             epoll::add(&*self.epoll, what, EventData::new_u64(name), EventFlags::IN)
         };
         add(&engine.pidfd, ENGINE)?;
         add(&engine.link, LINK)?;
-        self.batch.clear();
+        self.clients.close_elsewhere(self.batch.take());
         self.link_blocked = false;
+        self.suspect_until = None;
+        self.limits.started();
         self.clients.replay();
         self.notice(&Notice::Started { pid: engine.pid() });
         self.engine = Some(engine);
@@ -330,6 +384,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         systemd::notify("STOPPING=1").unwrap_or_else(|error| self.notice(&Notice::Notify(error)));
         if let Some(engine) = &self.engine {
             engine.signal(signal);
+            self.limits.told_to_end();
         }
     }
 
@@ -339,46 +394,18 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             return;
         }
         self.notice(&Notice::Swapping);
+        self.trial.installed();
         match &self.engine {
             Some(engine) => {
                 self.swapping = true;
                 // The first one is told when it serves: its end before that would be ours.
                 if self.served {
                     engine.signal(Signal::TERM);
+                    self.limits.told_to_end();
                 }
             }
             // Whoever installed a better one does not want to wait.
             None => self.start_again = Some(Instant::now()),
-        }
-    }
-
-    fn accept(&mut self, index: usize) {
-        for _ in 0..ACCEPT_AT_ONCE {
-            let Some(listener) = self.listeners.get(index) else { return };
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let admitted = accept_with(&listener.socket, flags)
-                .and_then(|socket| self.clients.admit(socket, listener.kind));
-            match admitted {
-                Ok(Ok(())) => {}
-                Ok(Err(full)) => self.notice(&full.into()),
-                Err(Errno::AGAIN) => return,
-                // A client that went away meanwhile is none.
-                Err(Errno::CONNABORTED | Errno::INTR) => {}
-                Err(error) => {
-                    self.notice(&Notice::AcceptPaused(error.into()));
-                    self.retry = Some(Instant::now() + RETRY);
-                    self.listen_for(EventFlags::empty());
-                    return;
-                }
-            }
-        }
-    }
-
-    fn listen_for(&mut self, flags: EventFlags) {
-        for (listener, name) in self.listeners.iter().zip(LISTENERS..) {
-            // Fails only for what is not in the set, and they all are.
-            let data = EventData::new_u64(name);
-            let _ = epoll::modify(&*self.epoll, &listener.socket, data, flags);
         }
     }
 
@@ -401,7 +428,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             let as_told = engine.ready.is_none() && told.is_some() && told == status.signal();
             return Ok(Some(if as_told { 0 } else { engine::code(status) }));
         }
-        self.restart(status, engine.ready);
+        self.restart(status, &engine);
         Ok(None)
     }
 
@@ -410,24 +437,37 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         if !self.fd_store || self.stopping != Some(Signal::TERM) {
             return;
         }
+        if let Some((clients, error)) = self.clients.store_rest() {
+            self.notice(&Notice::NotKept { clients, error });
+        }
         match kept::save(&self.clients.save(self.epoch)) {
             Ok(()) => self.listeners.drain(..).for_each(Listener::leave),
             Err(error) => self.notice(&Notice::Notify(error)),
         }
     }
 
-    fn restart(&mut self, status: ExitStatus, ready: Option<Instant>) {
+    fn restart(&mut self, status: ExitStatus, engine: &Engine) {
         let now = Instant::now();
+        let served = engine.ready.map(|since| now - since);
         let swapped = std::mem::take(&mut self.swapping);
+        let hung = self.limits.hung();
+        if engine::crashed(status) || hung {
+            self.clients.crashed();
+        }
         let again_in = if swapped && status.success() {
             Duration::ZERO
         } else {
-            let again_in = self.backoff.after(ready.map(|since| now - since));
+            let again_in = self.backoff.after(served);
             let how = status.to_string();
             self.notice(&Notice::Ended { how, again_in, clients: self.clients.len() });
             again_in
         };
         self.start_again = Some(now + again_in);
+        // One that ends well before it ever served has failed as well.
+        let failed = engine::crashed(status) || served.is_none() && status.success();
+        if self.trial.ended(&engine.binary, served, failed && !swapped) {
+            self.fell_back();
+        }
     }
 
     fn notice(&mut self, notice: &Notice) {

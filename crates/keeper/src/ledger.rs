@@ -22,6 +22,8 @@ pub(crate) const MAX_HELD: usize = 128 << 10;
 #[derive(Debug)]
 struct Entry<D> {
     answered: bool,
+    /// How often a daemon crashed that had been told it and had not answered.
+    crashes: u32,
     bytes: Vec<u8>,
     descriptors: Vec<D>,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Ledger<D> {
 #[derive(Debug)]
 pub(crate) struct Asked<'a, D> {
     pub(crate) sequence: u64,
+    /// How often a daemon crashed, maybe over this.
+    pub(crate) crashes: u32,
     pub(crate) bytes: &'a [u8],
     pub(crate) descriptors: &'a [D],
 }
@@ -80,7 +84,7 @@ impl<D> Ledger<D> {
     /// A whole request.
     pub(crate) fn ask(&mut self, bytes: Vec<u8>, descriptors: Vec<D>) {
         self.held += bytes.len();
-        self.entries.push_back(Entry { answered: false, bytes, descriptors });
+        self.entries.push_back(Entry { answered: false, crashes: 0, bytes, descriptors });
     }
 
     /// Takes the answer to a request. False if there is none that waits for it.
@@ -91,7 +95,7 @@ impl<D> Ledger<D> {
             return false;
         };
         self.held = self.held + bytes.len() - entry.bytes.len();
-        *entry = Entry { answered: true, bytes, descriptors };
+        *entry = Entry { answered: true, crashes: 0, bytes, descriptors };
         true
     }
 
@@ -120,7 +124,8 @@ impl<D> Ledger<D> {
         let (index, entry) =
             self.entries.iter().enumerate().skip(first).find(|(_, entry)| !entry.answered)?;
         let sequence = self.first + index as u64;
-        Some(Asked { sequence, bytes: &entry.bytes, descriptors: &entry.descriptors })
+        let Entry { crashes, bytes, descriptors, .. } = entry;
+        Some(Asked { sequence, crashes: *crashes, bytes, descriptors })
     }
 
     /// The running daemon has been told all up to here.
@@ -131,6 +136,26 @@ impl<D> Ledger<D> {
     /// Another daemon runs, and has been told nothing.
     pub(crate) fn told_nothing(&mut self) {
         self.told = 0;
+    }
+
+    /// The running daemon has crashed, maybe over something that it had been told.
+    pub(crate) fn suspect(&mut self) {
+        for (sequence, entry) in (self.first..).zip(&mut self.entries) {
+            if !entry.answered && sequence <= self.told {
+                entry.crashes = entry.crashes.saturating_add(1);
+            }
+        }
+    }
+
+    /// How many requests the running daemon has been told and has not answered.
+    pub(crate) fn waiting(&self) -> usize {
+        let told = usize::try_from((self.told + 1).saturating_sub(self.first)).unwrap_or(0);
+        self.entries.iter().take(told).filter(|entry| !entry.answered).count()
+    }
+
+    /// Whether a daemon may have crashed over something in it.
+    pub(crate) fn has_suspects(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.answered && entry.crashes > 0)
     }
 
     /// Drops what is unanswered, and the answers behind it: they would be taken for others.

@@ -13,6 +13,8 @@
 #![deny(unsafe_code)]
 
 mod backoff;
+mod binary;
+mod bound;
 mod client;
 mod clients;
 mod closer;
@@ -24,11 +26,16 @@ pub mod link;
 mod listen;
 mod notice;
 mod peer;
+mod quarantine;
 mod shares;
 mod systemd;
+mod trial;
 mod wire;
 
 pub use engine::Program;
-pub use keeper::{Config, DEFAULT_LONGEST_DELAY, DEFAULT_MAX_CLIENTS, KeeperError, Signals, run};
+pub use keeper::{
+    Config, DEFAULT_LONGEST_DELAY, DEFAULT_LONGEST_END, DEFAULT_LONGEST_SILENCE,
+    DEFAULT_MAX_CLIENTS, KeeperError, Signals, run,
+};
 pub use listen::{Listen, ListenError};
 pub use notice::{Level, Notice};

@@ -9,6 +9,9 @@
 //! of it that is unanswered; then [`FromKeeper::Replayed`]. A connection that was not named until
 //! then is gone, and what it held is free. A request may be one that the daemon before had carried
 //! out without coming to answer it: connection and sequence tell.
+//!
+//! After a crash, requests that a daemon may have crashed over come later: one at a time, when the
+//! next daemon serves ([`Sender::ready`]), and nothing else before they are answered.
 
 use crate::wire::{self, Batch, Message, Tag};
 use rustix::io::Errno;
@@ -52,6 +55,19 @@ pub enum FromKeeper {
         /// The request.
         bytes: Vec<u8>,
         /// The descriptors beside it: at most [`MAX_DESCRIPTORS`], and none with an imtl record.
+        descriptors: Vec<OwnedFd>,
+    },
+    /// A client asks what daemon after daemon crashed over. It is to be refused and not to be
+    /// carried out; what a daemon before did for it is told as done. It gets one
+    /// [`ToKeeper::Reply`] too; a daemon that crashes over this as well loses the connection.
+    Refuse {
+        /// The connection.
+        connection: u64,
+        /// The request's number.
+        sequence: u64,
+        /// The request.
+        bytes: Vec<u8>,
+        /// The descriptors beside it.
         descriptors: Vec<OwnedFd>,
     },
     /// A connection has ended: its client's end, or one that was asked for. Told once for each
@@ -151,6 +167,7 @@ pub enum LinkError {
 #[derive(Debug)]
 pub struct Link {
     epoch: Epoch,
+    fresh: bool,
     receiver: Receiver,
     sender: Sender,
 }
@@ -181,7 +198,9 @@ impl Link {
         let mut buffer = wire::datagram_buffer();
         let received = receive(&socket, &mut buffer)?;
         let first = wire::messages(&buffer[..received.length], received.descriptors).next();
-        let Some(Some(Message { tag: Tag::Hello, connection: version, bytes, .. })) = first else {
+        let Some(Some(Message { tag: Tag::Hello, connection: version, sequence, bytes, .. })) =
+            first
+        else {
             return Err(LinkError::Garbled { what: "the first word is no greeting" });
         };
         if version != wire::VERSION {
@@ -190,13 +209,25 @@ impl Link {
         let name = bytes.try_into();
         let epoch = name.map_err(|_| LinkError::Garbled { what: "the keeper has no name" })?;
         let sender = Sender { socket: Arc::clone(&socket), batch: Batch::default() };
-        Ok(Self { epoch: Epoch(epoch), receiver: Receiver { socket, buffer }, sender })
+        Ok(Self {
+            epoch: Epoch(epoch),
+            fresh: sequence == wire::FRESH,
+            receiver: Receiver { socket, buffer },
+            sender,
+        })
     }
 
     /// The keeper's name.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Whether this is the first daemon of that name: nothing was ever written down about its
+    /// connections. False where the keeper does not tell, because it is older than this.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Both directions, for two threads.
@@ -315,6 +346,18 @@ impl Sender {
         self.flush()
     }
 
+    /// This daemon answers no request, because it does not know who holds what: that is no reason to
+    /// take it for one that hangs.
+    ///
+    /// # Errors
+    /// [`LinkError::KeeperGone`]; [`LinkError::Io`].
+    pub fn withhold(&mut self) -> Result<(), LinkError> {
+        // By itself: a keeper that is older than this leaves out what it does not know.
+        self.flush()?;
+        self.push_short(Tag::Withheld, 0)?;
+        self.flush()
+    }
+
     fn push_short(&mut self, tag: Tag, connection: u64) -> Result<(), LinkError> {
         if !self.batch.has_room(0, 0) {
             self.flush()?;
@@ -356,9 +399,13 @@ fn understand(message: Message<'_>) -> Option<FromKeeper> {
             let bytes = bytes.to_vec();
             return Some(FromKeeper::Request { connection, sequence, bytes, descriptors });
         }
+        Tag::Refuse => {
+            let bytes = bytes.to_vec();
+            return Some(FromKeeper::Refuse { connection, sequence, bytes, descriptors });
+        }
         Tag::Closed => return Some(FromKeeper::Closed { connection }),
         Tag::Replayed => return Some(FromKeeper::Replayed),
-        Tag::Hello | Tag::Ready | Tag::Reply | Tag::Close => return None,
+        Tag::Hello | Tag::Ready | Tag::Reply | Tag::Close | Tag::Withheld => return None,
     };
     Some(FromKeeper::Connected { connection, kind, socket: descriptors.pop()? })
 }

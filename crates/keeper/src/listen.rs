@@ -1,15 +1,14 @@
 //! The listening sockets: bound so that one that answers is never taken over, removed at the end.
 
+use crate::bound;
 use crate::link::Kind;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, flock, fstat, open, stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
-    socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// How many connections wait to be accepted. The kernel cuts it down to net.core.somaxconn.
@@ -46,6 +45,14 @@ pub enum ListenError {
         /// What lies there.
         path: PathBuf,
     },
+    /// The service manager kept something, and it is not the socket that lies there.
+    #[error("the socket that was kept for {} {what}: a new one is made", path.display())]
+    Strange {
+        /// Where it should be bound.
+        path: PathBuf,
+        /// What is the matter.
+        what: &'static str,
+    },
     /// The kernel takes 107 bytes for a socket's path (unix(7)).
     #[error("{} is too long for a socket: at most 107 bytes", path.display())]
     TooLong {
@@ -81,19 +88,18 @@ impl Listener {
     /// Listens on `listen`. A socket that nobody answers on is replaced; its directory is made if
     /// only that is missing.
     pub(crate) fn bind(listen_on: &Listen) -> Result<Self, ListenError> {
-        let Listen { path, kind, mode, group } = listen_on;
+        let Listen { path, kind, .. } = listen_on;
         let io = |what, path: &Path| {
             let path = path.to_owned();
             move |source: Errno| ListenError::Io { what, path, source: source.into() }
         };
         let address =
             SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong { path: path.clone() })?;
-        if let Some(directory) = path.parent()
-            && let Err(source) = std::fs::create_dir(directory)
-            && source.kind() != io::ErrorKind::AlreadyExists
-        {
-            let path = directory.to_owned();
-            return Err(ListenError::Io { what: "create", path, source });
+        if let Some(directory) = path.parent() {
+            make_directory(directory).map_err(|source| {
+                let path = directory.to_owned();
+                ListenError::Io { what: "create", path, source }
+            })?;
         }
         let lock = take_lock(path)?;
         remove_stale(path, &address)?;
@@ -101,14 +107,7 @@ impl Listener {
         bind(&socket, &address).map_err(io("bind", path))?;
         let (file, bound) = find_socket(path)?;
         let listener = Self { socket, kind: *kind, path: path.clone(), bound, _lock: lock };
-        if let Some(group) = group {
-            let group = Some(Gid::from_raw(*group));
-            rustix::fs::chownat(&file, "", None, group, AtFlags::EMPTY_PATH)
-                .map_err(io("give a group to", path))?;
-        }
-        // A descriptor of a path takes no fchmod(2), but has a name of its own.
-        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::chmod(name, Mode::from_raw_mode(*mode)).map_err(io("set the mode of", path))?;
+        set_rights(listen_on, &file)?;
         // Only now can anybody connect, so rights hold from the first moment.
         listen(&listener.socket, BACKLOG).map_err(io("listen on", path))?;
         Ok(listener)
@@ -116,20 +115,29 @@ impl Listener {
 
     /// Listens on a socket that the service manager kept, if it is the one that lies there still.
     pub(crate) fn adopt(listen_on: &Listen, socket: OwnedFd) -> Result<Self, ListenError> {
-        let path = listen_on.path.clone();
-        let bound: Option<SocketAddrUnix> =
-            getsockname(&socket).ok().and_then(|address| address.try_into().ok());
-        if bound.is_none_or(|bound| bound.path_bytes() != Some(path.as_os_str().as_bytes())) {
-            return Err(ListenError::NoSocket { path });
-        }
-        let lock = take_lock(&path)?;
-        let found = stat(&path).map_err(|source| ListenError::Io {
-            what: "look at",
+        let Listen { path, kind, .. } = listen_on;
+        let lock = take_lock(path)?;
+        let (file, bound) = Self::fits(listen_on, &socket)?;
+        // Whoever kept it may have got it from somebody who waits in accept(2).
+        ioctl_fionbio(&socket, true).map_err(|source| ListenError::Io {
+            what: "take over",
             path: path.clone(),
             source: source.into(),
         })?;
-        let bound = (found.st_dev, found.st_ino);
-        Ok(Self { socket, kind: listen_on.kind, path, bound, _lock: lock })
+        // They may have been changed since.
+        set_rights(listen_on, &file)?;
+        Ok(Self { socket, kind: *kind, path: path.clone(), bound, _lock: lock })
+    }
+
+    /// Whether `socket` is the one to listen on: it is bound to the file that lies there now, which
+    /// is given with its device and inode.
+    pub(crate) fn fits(
+        Listen { path, kind, .. }: &Listen,
+        socket: &OwnedFd,
+    ) -> Result<(OwnedFd, (u64, u64)), ListenError> {
+        let (file, bound) = find_socket(path)?;
+        bound::check(socket, path, *kind, bound.1)?;
+        Ok((file, bound))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -152,11 +160,55 @@ impl Drop for Listener {
     }
 }
 
-fn unix_socket(kind: Kind) -> Result<OwnedFd, Errno> {
-    let kind = match kind {
+/// Makes the directory of a socket if only that is missing. Clients of any user have to find the
+/// socket in it, whatever our umask is, and nobody else may put another one in its place: one of
+/// ours that is there, and that everybody may write to as they like, loses that right.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mode = match std::fs::create_dir(path) {
+        Ok(()) => Mode::from_raw_mode(0o755),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let Ok(found) = stat(path) else { return Ok(()) };
+            let mode = Mode::from_raw_mode(found.st_mode);
+            let everybody = mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX);
+            if !everybody || found.st_uid != rustix::process::geteuid().as_raw() {
+                return Ok(());
+            }
+            mode - Mode::WOTH
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(rustix::fs::chmod(path, mode)?)
+}
+
+/// Who may connect: the group and the mode of the file.
+fn set_rights(
+    Listen { path, mode, group, .. }: &Listen,
+    file: &OwnedFd,
+) -> Result<(), ListenError> {
+    let io = |what| {
+        let path = path.clone();
+        move |source: Errno| ListenError::Io { what, path, source: source.into() }
+    };
+    if let Some(group) = group {
+        let group = Some(Gid::from_raw(*group));
+        rustix::fs::chownat(file, "", None, group, AtFlags::EMPTY_PATH)
+            .map_err(io("give a group to"))?;
+    }
+    // A descriptor of a path takes no fchmod(2), but has a name of its own.
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::chmod(name, Mode::from_raw_mode(*mode)).map_err(io("set the mode of"))
+}
+
+/// What is spoken on decides how bytes are kept apart.
+pub(crate) fn socket_type(kind: Kind) -> SocketType {
+    match kind {
         Kind::Imtl => SocketType::STREAM,
         Kind::Native => SocketType::SEQPACKET,
-    };
+    }
+}
+
+fn unix_socket(kind: Kind) -> Result<OwnedFd, Errno> {
+    let kind = socket_type(kind);
     socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
@@ -291,6 +343,16 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody else's");
         let text = Listener::bind(&at(&path)).unwrap_err().to_string();
         assert!(text.contains("is no socket"), "{text}");
+
+        let parent = path.parent().unwrap();
+        let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode_of(parent), 0o755, "whatever the umask");
+        for (before, after) in [(0o777, 0o775), (0o1777, 0o1777), (0o700, 0o700)] {
+            let mode = std::fs::Permissions::from_mode(before);
+            std::fs::set_permissions(parent, mode).unwrap();
+            drop(Listener::bind(&at(&parent.join("other"))).unwrap());
+            assert_eq!(mode_of(parent), after, "{before:o}");
+        }
 
         let long = directory.path().join("n".repeat(120));
         let text = Listener::bind(&at(&long)).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! What the keeper has to say to an operator. It writes no log itself.
 
+use crate::listen::ListenError;
 use crate::shares::Full;
 use std::fmt;
 use std::io;
@@ -21,6 +22,8 @@ pub enum Level {
 pub enum Notice {
     /// A socket takes connections.
     Listening(PathBuf),
+    /// The socket that the service manager kept is not taken over.
+    NotAdopted(ListenError),
     /// The daemon has started.
     Started {
         /// Its process id.
@@ -42,6 +45,29 @@ pub enum Notice {
         /// When it is tried again.
         again_in: Duration,
     },
+    /// What is installed fails again and again: what worked before is started from now on.
+    FellBack {
+        /// What is installed.
+        path: PathBuf,
+        /// How often it failed in a row.
+        failures: u32,
+    },
+    /// Daemons crash over a request, which is refused.
+    Poison {
+        /// The connection.
+        connection: u64,
+        /// How many crashed.
+        crashes: u32,
+    },
+    /// The daemon answers nothing, and is ended to be started again.
+    Hung {
+        /// How many requests wait for it.
+        requests: usize,
+        /// For how long.
+        silence: Duration,
+    },
+    /// The daemon did not end when it was told to, and is killed.
+    Killed,
     /// The daemon is swapped for the one that is installed now.
     Swapping,
     /// As many clients as there may be: more are turned away.
@@ -83,6 +109,15 @@ pub enum Notice {
     LinkBroken(io::Error),
     /// The service manager cannot be told something.
     Notify(io::Error),
+    /// The service manager did not take a client's socket, and is told again at the end.
+    KeptLater(io::Error),
+    /// The service manager does not have all sockets, and this keeper ends.
+    NotKept {
+        /// How many clients see the end of their connection.
+        clients: usize,
+        /// What the kernel said.
+        error: io::Error,
+    },
 }
 
 impl Notice {
@@ -91,8 +126,13 @@ impl Notice {
     pub fn level(&self) -> Level {
         match self {
             Self::Listening(_) | Self::Started { .. } | Self::Swapping => Level::Info,
-            Self::Ended { .. }
+            Self::NotAdopted(_)
+            | Self::Ended { .. }
             | Self::NotStarted { .. }
+            | Self::FellBack { .. }
+            | Self::Poison { .. }
+            | Self::Hung { .. }
+            | Self::Killed
             | Self::Full { .. }
             | Self::UserFull { .. }
             | Self::SocketFull { .. }
@@ -101,6 +141,8 @@ impl Notice {
             | Self::Disconnected { .. }
             | Self::Nonsense(_)
             | Self::LinkBroken(_)
+            | Self::KeptLater(_)
+            | Self::NotKept { .. }
             | Self::Notify(_) => Level::Warn,
         }
     }
@@ -112,13 +154,20 @@ impl Notice {
             Self::AcceptPaused(_) => Some(1),
             Self::Disconnected { .. } => Some(2),
             Self::Nonsense(_) => Some(3),
+            Self::KeptLater(_) => Some(4),
             Self::Listening(_)
+            | Self::NotAdopted(_)
             | Self::Started { .. }
             | Self::Ended { .. }
             | Self::NotStarted { .. }
+            | Self::FellBack { .. }
+            | Self::Poison { .. }
+            | Self::Hung { .. }
+            | Self::Killed
             | Self::Swapping
             | Self::FewerClients { .. }
             | Self::LinkBroken(_)
+            | Self::NotKept { .. }
             | Self::Notify(_) => None,
         }
     }
@@ -138,6 +187,7 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening(path) => write!(f, "clients may connect to {}", path.display()),
+            Self::NotAdopted(error) => write!(f, "{error}"),
             Self::Started { pid } => write!(f, "the daemon runs as pid {pid}"),
             Self::Ended { how, again_in, clients } if again_in.is_zero() => write!(
                 f,
@@ -152,6 +202,24 @@ impl fmt::Display for Notice {
             Self::NotStarted { error, again_in } => {
                 write!(f, "the daemon cannot be started: {error}; tried again in {again_in:?}")
             }
+            Self::FellBack { path, failures } => write!(
+                f,
+                "{} failed {failures} times in a row: the daemon that worked before is started \
+                 instead, and clients stay; install one that works and send SIGHUP (systemctl \
+                 reload)",
+                path.display()
+            ),
+            Self::Poison { connection, crashes } => write!(
+                f,
+                "the daemon crashed {crashes} times over a request of connection {connection}: it \
+                 is refused; please report the log"
+            ),
+            Self::Hung { requests, silence } => write!(
+                f,
+                "the daemon has answered none of {requests} requests for {silence:?}: it hangs, and \
+                 is ended (SIGABRT) to be started again; clients stay; please report the log"
+            ),
+            Self::Killed => f.write_str("the daemon did not end in time and is killed"),
             Self::Swapping => f.write_str("the daemon ends to be started anew; clients stay"),
             Self::Full { limit } => write!(
                 f,
@@ -188,6 +256,16 @@ impl fmt::Display for Notice {
                  again"
             ),
             Self::Notify(error) => write!(f, "cannot notify the service manager: {error}"),
+            Self::KeptLater(error) => write!(
+                f,
+                "the service manager is too busy to keep a client's connection: {error}; it is \
+                 told again before a restart"
+            ),
+            Self::NotKept { clients, error } => write!(
+                f,
+                "the service manager did not take the connections of {clients} clients, which end \
+                 now: {error}"
+            ),
         }
     }
 }
@@ -196,7 +274,7 @@ impl fmt::Display for Notice {
 #[derive(Debug)]
 pub(crate) struct Notices<F> {
     tell: F,
-    last: [Option<Instant>; 4],
+    last: [Option<Instant>; 5],
 }
 
 /// The shortest time between two of a kind that clients can cause at will.
@@ -204,7 +282,7 @@ const SELDOM: Duration = Duration::from_secs(10);
 
 impl<F: FnMut(&Notice)> Notices<F> {
     pub(crate) fn new(tell: F) -> Self {
-        Self { tell, last: [None; 4] }
+        Self { tell, last: [None; 5] }
     }
 
     pub(crate) fn tell(&mut self, notice: &Notice, now: Instant) {

@@ -41,27 +41,34 @@ pub(crate) enum Tag {
     Request = 4,
     Closed = 5,
     Replayed = 6,
+    Refuse = 7,
     Ready = 16,
     Reply = 17,
     Close = 18,
+    Withheld = 19,
 }
+
+/// What stands beside a greeting for the first daemon of its keeper's name; 0 for all others.
+pub(crate) const FRESH: u64 = 1;
 
 /// The version of the link's protocol: keeper and daemon may be of different ages after an
 /// upgrade, and must agree on it.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 impl Tag {
     fn parse(number: u16) -> Option<Self> {
-        const ALL: [Tag; 9] = [
+        const ALL: [Tag; 11] = [
             Tag::Hello,
             Tag::ConnectedImtl,
             Tag::ConnectedNative,
             Tag::Request,
             Tag::Closed,
             Tag::Replayed,
+            Tag::Refuse,
             Tag::Ready,
             Tag::Reply,
             Tag::Close,
+            Tag::Withheld,
         ];
         ALL.into_iter().find(|tag| *tag as u16 == number)
     }
@@ -86,8 +93,13 @@ impl<D: AsFd> Batch<D> {
     }
 
     pub(crate) fn clear(&mut self) {
+        drop(self.take());
+    }
+
+    /// Empties it; gives the descriptors that were in it.
+    pub(crate) fn take(&mut self) -> std::vec::Drain<'_, D> {
         self.bytes.clear();
-        self.descriptors.clear();
+        self.descriptors.drain(..)
     }
 
     /// Whether a message has room. An empty batch has room for any that [`fits_alone`].

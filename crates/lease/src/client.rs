@@ -1,9 +1,10 @@
 //! A connected client: who it is, what it says it is, and what it holds.
 
-use crate::Kept;
+use crate::{Holding, Kept};
 use pointsman_imtl::{Dialect, Hostname, Learned, Registration};
+use pointsman_model::NamespaceName;
 use pointsman_model::cpu::CpuSet;
-use pointsman_model::lease::{Mapping, Protocol};
+use pointsman_model::lease::{Mapping, Place, Protocol};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,6 +27,10 @@ pub struct Client {
     pub mapping: Option<Mapping>,
     /// What it holds, by id.
     pub leases: BTreeMap<u32, Lease>,
+    /// The network namespace of its interfaces, as the daemon calls it; `None`: the daemon's.
+    pub namespace: Option<NamespaceName>,
+    /// The interfaces that it has claimed, by number, and what it holds of each.
+    pub interfaces: BTreeMap<u32, Holding>,
     /// Answers that may be asked for again, by the requests' numbers, ascending.
     pub(crate) kept: VecDeque<(u64, Kept)>,
     /// Whether it is there: its keeper has named it.
@@ -38,12 +43,17 @@ pub struct Peer {
     /// The process that connected; `None`: the daemon does not see its pid namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// When that process was started, in clock ticks since the host was: with its number, the
+    /// process itself. Only where the kernel does not tell it by the socket (before Linux 6.5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
     /// Its user.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// Its other groups.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Its other groups, as many as are kept. Never written down: a process may have 65,536, and
+    /// the kernel tells every daemon anew, always the same.
+    #[serde(skip)]
     pub groups: Vec<u32>,
     /// The name of its program, escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,9 +112,17 @@ impl Client {
             cpuset: None,
             mapping: None,
             leases: BTreeMap::new(),
+            namespace: None,
+            interfaces: BTreeMap::new(),
             kept: VecDeque::new(),
             present: false,
         }
+    }
+
+    /// An interface of its network namespace.
+    #[must_use]
+    pub fn place(&self, index: u32) -> Place {
+        Place { namespace: self.namespace.clone(), index }
     }
 
     /// The CPUs it may run on, as far as they are known.
@@ -117,6 +135,13 @@ impl Client {
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.kept.back().map_or(0, |(number, _)| *number)
+    }
+
+    /// The answer to one of its requests, if it is kept.
+    #[must_use]
+    pub fn answered(&self, sequence: u64) -> Option<&Kept> {
+        let at = self.kept.binary_search_by_key(&sequence, |(number, _)| *number).ok()?;
+        self.kept.get(at).map(|(_, kept)| kept)
     }
 
     /// All its groups.

@@ -5,12 +5,15 @@
 //! file     frame of the heading, frames of records, zeros or nothing
 //! ```
 //!
-//! A length of 0 is the end: space may be set aside behind the last record. Whatever is no whole
-//! frame ends the journal too, because only a write that was cut off leaves that behind. A whole
-//! frame that means nothing to this version is something else: another version wrote it, and what
-//! it gave away is not known.
+//! A length of 0 is the end: space may be set aside behind the last record. A frame that was cut off
+//! ends the journal too: the beginning of one, and nothing but zeros behind it, is what a daemon
+//! that is killed leaves. Everything else is believed by nobody: a whole frame that means nothing to
+//! this version, because another version wrote it, and one that is damaged, because others may
+//! follow. What those gave away is not known. The heading is never cut off: a journal is begun
+//! aside and renamed.
 
 use crate::Record;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -44,11 +47,21 @@ pub struct Journal {
     pub records: Vec<Record>,
     /// Bytes from the start that are whole frames: the next one goes there.
     pub length: usize,
-    /// Whether something that is no frame follows.
+    /// Whether a frame follows that was cut off.
     pub torn: bool,
-    /// What was written whole and is not understood: only another version can tell what it says,
-    /// and what follows it is not read.
-    pub strange: Option<String>,
+    /// What is not understood, and what follows it is not read.
+    pub strange: Option<Strange>,
+}
+
+/// Why it is not known what a journal says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Strange {
+    /// Something was written whole: only another version can tell what it says.
+    #[error("{0}")]
+    Version(String),
+    /// Something is no frame, and was not cut off: nobody can tell.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// The frame of a heading.
@@ -78,13 +91,19 @@ fn check(payload: &[u8]) -> [u8; CHECK] {
     std::array::from_fn(|at| hash[at])
 }
 
+/// The heading of a journal of which these are the first bytes, if it is whole and understood.
+#[must_use]
+pub fn heading_of(mut bytes: &[u8]) -> Option<Heading> {
+    serde_json::from_slice(next(&mut bytes)?).ok()
+}
+
 /// Reads a journal as far as it is whole.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Journal {
     let mut rest = bytes;
     let mut journal = Journal::default();
     let Some(first) = next(&mut rest) else {
-        journal.torn = !bytes.is_empty();
+        journal.strange = Some(Strange::Damaged("it does not begin with a heading".into()));
         return journal;
     };
     match serde_json::from_slice::<Heading>(first) {
@@ -92,11 +111,14 @@ pub fn decode(bytes: &[u8]) -> Journal {
             if heading.format != FORMAT {
                 let format = heading.format;
                 let what = format!("it has format {format}, this version reads format {FORMAT}");
-                journal.strange = Some(what);
+                journal.strange = Some(Strange::Version(what));
             }
             journal.heading = Some(heading);
         }
-        Err(error) => journal.strange = Some(format!("its heading is not understood: {error}")),
+        Err(error) => {
+            let what = format!("its heading is not understood: {error}");
+            journal.strange = Some(Strange::Version(what));
+        }
     }
     if journal.strange.is_some() {
         return journal;
@@ -107,15 +129,34 @@ pub fn decode(bytes: &[u8]) -> Journal {
             Ok(record) => journal.records.push(record),
             Err(error) => {
                 let at = journal.length;
-                journal.strange =
-                    Some(format!("the record at byte {at} is not understood: {error}"));
+                let what = format!("the record at byte {at} is not understood: {error}");
+                journal.strange = Some(Strange::Version(what));
                 return journal;
             }
         }
         journal.length = bytes.len() - rest.len();
     }
-    journal.torn = bytes[journal.length..].iter().any(|byte| *byte != 0);
+    journal.torn = rest.iter().any(|byte| *byte != 0);
+    if journal.torn && !is_cut_off(rest) {
+        journal.torn = false;
+        let what = format!("the record at byte {} is damaged", journal.length);
+        journal.strange = Some(Strange::Damaged(what));
+    }
     journal
+}
+
+/// Whether what is no whole frame can be the beginning of one, with nothing written behind it. No
+/// payload has a zero in it, and the beginning of one is no JSON.
+fn is_cut_off(rest: &[u8]) -> bool {
+    let Some((head, payload)) = rest.split_at_checked(LENGTH + CHECK) else { return true };
+    let claimed = head.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+    let claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
+    let end = payload.iter().position(|byte| *byte == 0).unwrap_or(payload.len());
+    let (text, behind) = payload.split_at(end);
+    claimed <= MAX_PAYLOAD
+        && text.len() < claimed
+        && behind.iter().all(|byte| *byte == 0)
+        && serde_json::from_slice::<IgnoredAny>(text).is_err()
 }
 
 /// Takes the next frame's payload; `None`: there is no whole one.
@@ -150,7 +191,15 @@ mod tests {
 
     #[test]
     fn what_is_set_aside_for_a_release_is_enough() {
-        for change in [Change::Returned(vec![u32::from(u16::MAX)]), Change::Cleared] {
+        let (index, most) = (u32::MAX, u32::MAX);
+        for change in [
+            Change::Returned(vec![u32::from(u16::MAX)]),
+            Change::PortReturned { index, port: u16::MAX },
+            Change::QueueReturned { index, queue: most },
+            Change::FlowReturned { index, location: most },
+            Change::Cleared,
+            Change::Closed,
+        ] {
             let release =
                 Record { connection: u64::MAX, sequence: u64::MAX, change, refused: None };
             assert!(encode(&release).len() <= RELEASE_BYTES, "{}", encode(&release).len());
@@ -170,30 +219,43 @@ mod tests {
     fn what_another_version_wrote_is_told_from_what_was_cut_off() {
         let other = decode(&frame(&Heading { format: FORMAT + 1, epoch: "a".into() }));
         assert_eq!(other.heading.map(|heading| heading.epoch).as_deref(), Some("a"));
-        assert!(other.strange.is_some_and(|what| what.contains("format 2")));
-        assert!(decode(&frame(&"a")).strange.is_some_and(|what| what.contains("heading")));
+        assert!(version(other.strange).contains("format 2"));
+        assert!(version(decode(&frame(&"a")).strange).contains("heading"));
         let (known, unknown) = (encode(&records(1)[0]), frame(&["a change to come"]));
         let whole = [heading("e"), known.clone(), unknown.clone(), known].concat();
         let read = decode(&whole);
         assert_eq!((read.records.len(), read.torn), (1, false));
-        assert!(read.strange.is_some_and(|what| what.contains("record at byte")));
+        assert!(version(read.strange).contains("record at byte"));
         let cut = &whole[..read.length + unknown.len() - 1];
         assert_eq!((decode(cut).torn, decode(cut).strange), (true, None));
-        assert_eq!(decode(b""), Journal::default());
-        assert!(decode(b"GET / HTTP/1.1").torn);
+        for none in [&b""[..], &[0; 40], b"GET / HTTP/1.1", &heading("e")[..20]] {
+            let read = decode(none);
+            assert!(matches!(read.strange, Some(Strange::Damaged(_))), "{read:?}");
+            assert!(!read.torn && read.heading.is_none() && heading_of(none).is_none());
+        }
+        let named = heading_of(&[heading("e"), vec![7; 100]].concat());
+        assert_eq!(named.map(|heading| heading.epoch).as_deref(), Some("e"));
+    }
+
+    fn version(strange: Option<Strange>) -> String {
+        match strange {
+            Some(Strange::Version(what)) => what,
+            other => panic!("another version wrote that: {other:?}"),
+        }
     }
 
     proptest! {
-        /// Cut anywhere, and with anything behind the cut, it gives the records that are whole.
+        /// Cut anywhere, and with space set aside behind the cut or not, it gives the records that
+        /// are whole.
         #[test]
         fn a_torn_journal_gives_what_is_whole(
-            count in 0u64..6, cut: prop::sample::Index, tail in prop::collection::vec(any::<u8>(), 0..40),
+            count in 0u64..6, cut: prop::sample::Index, aside in 0usize..60,
         ) {
             let head = heading("e");
             let frames: Vec<Vec<u8>> = records(count).iter().map(encode).collect();
             let whole = [head.clone(), frames.concat()].concat();
-            let cut = cut.index(whole.len() + 1);
-            let bytes = [&whole[..cut], &tail].concat();
+            let cut = head.len() + cut.index(whole.len() + 1 - head.len());
+            let bytes = [&whole[..cut], &vec![0; aside]].concat();
             let read = decode(&bytes);
             let mut end = head.len();
             let mut expected = 0;
@@ -204,13 +266,25 @@ mod tests {
                 end += frame.len();
                 expected += 1;
             }
-            if cut >= head.len() {
-                prop_assert_eq!(&read.records[..expected], &records(count)[..expected]);
-                prop_assert_eq!(read.records.len(), expected);
-                prop_assert_eq!(read.length, end);
-            } else {
-                prop_assert_eq!((read.heading, read.length), (None, 0));
-            }
+            prop_assert_eq!(&read.records, &records(count)[..expected]);
+            prop_assert_eq!(read.length, end);
+            let written = whole[end..cut].iter().any(|byte| *byte != 0);
+            prop_assert_eq!((read.torn, read.strange), (written, None));
+        }
+
+        /// A byte that is another one anywhere is never taken for the end: what follows would be
+        /// given away again. But for the last one, which may not have been written.
+        #[test]
+        fn a_damaged_journal_is_not_believed(
+            count in 1u64..6, at: prop::sample::Index, by in 1u8.., aside in 0usize..60,
+        ) {
+            let frames: Vec<u8> = records(count).iter().flat_map(encode).collect();
+            let mut bytes = [heading("e"), frames].concat();
+            let at = at.index(bytes.len() - 1);
+            bytes[at] ^= by;
+            bytes.resize(bytes.len() + aside, 0);
+            let read = decode(&bytes);
+            prop_assert!(matches!(read.strange, Some(Strange::Damaged(_))), "{:?}", read);
         }
     }
 }

@@ -24,7 +24,7 @@ mod tell;
 mod why;
 
 pub use client::{Claim, Client, Lease, Peer};
-pub use desk::{Ask, Decision, Desk, Kept, Policy};
+pub use desk::{Ask, Decision, Desk, Holding, Kept, MOST_FLOWS, MOST_PORTS, Policy};
 pub use record::{Change, Record};
 pub use tell::{Line, Told};
 pub use why::Why;

@@ -3,10 +3,19 @@
 //! ```text
 //! {"lease": {"cpus": 3, "near": "eth0", "whole_cores": true}}  ->  {"leased": [{"id": 5, "cpu": 5}, ..]}
 //! {"return": {"ids": [5]}}, {"return": {}} for all             ->  {"done": true}
+//! {"claim": {"interface": "eth0"}}                            ->  {"done": true}
+//! {"queue": {"interface": "eth0"}}                            ->  {"queue": 3}
+//! {"port": {"interface": "eth0", "port": 20000}}              ->  {"done": true}
+//! {"map": {"interface": "eth0"}}                              ->  {"map": true}, and a descriptor
+//! {"socket": {"interface": "eth0", "queue": 3}}, a descriptor ->  {"done": true}
+//! {"flow": {"interface": "eth0", "rule": {"type": "udp4", ..}}} ->  {"flow": 1023}
+//! {"return_flow": {"interface": "eth0", "location": 1023}}    ->  {"done": true}
+//! {"return_queue": {"interface": "eth0", "queue": 3}}, {"return_port": {"interface", "port"}}
 //! what cannot be                                               ->  {"refused": {"kind": "too_few", .., "message": "..."}}
 //! ```
 
 use crate::{Kept, Lease, Why};
+use pointsman_model::flow::FlowRequest;
 use serde::{Deserialize, Serialize};
 
 /// The most CPUs of one request: with the seven others of each core, on the widest machines, the
@@ -38,6 +47,78 @@ pub enum Request {
     Lease(LeaseRequest),
     /// To give some back.
     Return(ReturnRequest),
+    /// Packets from an interface by AF_XDP: first of all that is about one.
+    Claim(On),
+    /// A receive queue.
+    Queue(On),
+    /// To give it back.
+    ReturnQueue(QueueRequest),
+    /// That datagrams to this port go on to sockets, over IPv4 and IPv6.
+    Port(PortRequest),
+    /// No longer.
+    ReturnPort(PortRequest),
+    /// The map that the client's own sockets enter.
+    Map(On),
+    /// A flow rule that sends packets to a queue that the client holds, or has the card drop them.
+    Flow(FlowOrder),
+    /// To take one away.
+    ReturnFlow(ReturnFlowRequest),
+    /// To have the AF_XDP socket that comes beside put at its queue.
+    Socket(QueueRequest),
+}
+
+/// Something of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct On {
+    /// The interface, as the client's network namespace calls it.
+    pub interface: String,
+}
+
+/// A receive queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueRequest {
+    /// The interface.
+    pub interface: String,
+    /// The queue.
+    pub queue: u32,
+}
+
+/// A destination port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortRequest {
+    /// The interface.
+    pub interface: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// A flow rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowOrder {
+    /// The interface.
+    pub interface: String,
+    /// Which packets, and what becomes of them.
+    pub rule: FlowRequest,
+}
+
+/// A flow rule that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReturnFlowRequest {
+    /// The interface.
+    pub interface: String,
+    /// Where it is.
+    pub location: u32,
+}
+
+/// Whether a request is one beside which a descriptor comes.
+#[must_use]
+pub fn takes_descriptors(bytes: &[u8]) -> bool {
+    matches!(read(bytes), Ok(Request::Socket(_)))
 }
 
 /// Which CPUs are wanted.
@@ -69,6 +150,12 @@ pub struct ReturnRequest {
 pub enum Answer<'a> {
     /// These are the client's now.
     Leased(&'a [Lease]),
+    /// This receive queue is the client's now.
+    Queue(u32),
+    /// The rule is at this location.
+    Flow(u32),
+    /// The map comes beside.
+    Map(bool),
     /// Done.
     Done(bool),
     /// No.
@@ -105,6 +192,9 @@ pub fn write(kept: &Kept) -> Vec<u8> {
     let answer = match kept {
         Kept::Done => Answer::Done(true),
         Kept::Leased(leases) => Answer::Leased(leases),
+        Kept::Queue(queue) => Answer::Queue(*queue),
+        Kept::Flow(location) => Answer::Flow(*location),
+        Kept::Map(_) => Answer::Map(true),
         Kept::Refused(why) => Answer::Refused { why, message: why.to_string() },
     };
     serde_json::to_vec(&answer).expect("invariant: answers have string keys")

@@ -1,8 +1,10 @@
 //! What is written down: each record is one change of the desk.
 
 use crate::client::Tongue;
-use crate::{Claim, Lease, Peer, Why};
+use crate::{Claim, Holding, Lease, Peer, Why};
+use pointsman_model::NamespaceName;
 use pointsman_model::cpu::CpuSet;
+use pointsman_model::flow::FlowRule;
 use pointsman_model::lease::{Mapping, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +60,65 @@ pub enum Change {
     },
     /// It gives these ids back.
     Returned(Vec<u32>),
+    /// It wants its packets from these interfaces.
+    Claimed {
+        /// The network namespace that they are of, as the daemon calls it; `None`: the daemon's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<NamespaceName>,
+        /// Their numbers there.
+        interfaces: Vec<u32>,
+    },
+    /// It does not get them after all.
+    Unclaimed(Vec<u32>),
+    /// A destination port goes on to its sockets, once more.
+    Port {
+        /// The interface.
+        index: u32,
+        /// The port.
+        port: u16,
+    },
+    /// Once less.
+    PortReturned {
+        /// The interface.
+        index: u32,
+        /// The port.
+        port: u16,
+    },
+    /// It holds a receive queue.
+    Queue {
+        /// The interface.
+        index: u32,
+        /// The queue.
+        queue: u32,
+    },
+    /// No longer.
+    QueueReturned {
+        /// The interface.
+        index: u32,
+        /// The queue.
+        queue: u32,
+    },
+    /// It has a flow rule.
+    Flow {
+        /// The interface.
+        index: u32,
+        /// Where the rule is.
+        location: u32,
+        /// What it says.
+        rule: FlowRule,
+    },
+    /// No longer.
+    FlowReturned {
+        /// The interface.
+        index: u32,
+        /// Where the rule is.
+        location: u32,
+    },
+    /// Its map of sockets was handed over.
+    Map {
+        /// The interface.
+        index: u32,
+    },
     /// An administrator took all of it back.
     Cleared,
     /// Its connection has ended.
@@ -75,8 +136,91 @@ impl Change {
     pub fn gives(&self) -> bool {
         match self {
             Self::Leased { leases, .. } => !leases.is_empty(),
-            Self::Registered(_) => true,
+            Self::Registered(_)
+            | Self::Claimed { .. }
+            | Self::Port { .. }
+            | Self::Queue { .. }
+            | Self::Flow { .. } => true,
             _ => false,
+        }
+    }
+}
+
+impl Change {
+    /// Whether it takes something back: for it there is always room.
+    #[must_use]
+    pub fn takes_back(&self) -> bool {
+        matches!(
+            self,
+            Self::Returned(_)
+                | Self::PortReturned { .. }
+                | Self::QueueReturned { .. }
+                | Self::FlowReturned { .. }
+                | Self::Cleared
+                | Self::Closed
+        )
+    }
+
+    /// How many things it gives, each of which is given back by itself.
+    #[must_use]
+    pub fn given(&self) -> usize {
+        match self {
+            Self::Leased { leases, .. } => leases.len(),
+            change => usize::from(change.gives()),
+        }
+    }
+}
+
+/// What a client has of network cards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cards {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<NamespaceName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) interfaces: Vec<Card>,
+}
+
+impl Cards {
+    fn is_empty(&self) -> bool {
+        self.namespace.is_none() && self.interfaces.is_empty()
+    }
+}
+
+/// What a client has of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Card {
+    pub(crate) index: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    queues: Vec<u32>,
+    /// Each with how often it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<(u16, u32)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    flows: Vec<(u32, FlowRule)>,
+}
+
+impl From<(u32, Holding)> for Card {
+    fn from((index, held): (u32, Holding)) -> Self {
+        let Holding { queues, ports, flows, .. } = held;
+        Self {
+            index,
+            queues: queues.into_iter().collect(),
+            ports: ports.into_iter().collect(),
+            flows: flows.into_iter().collect(),
+        }
+    }
+}
+
+impl From<Card> for Holding {
+    fn from(card: Card) -> Self {
+        let Card { queues, mut ports, flows, .. } = card;
+        // One that was asked for not once is not there.
+        ports.retain(|(_, times)| *times > 0);
+        Self {
+            asked: ports.iter().fold(0, |sum, (_, times)| sum.saturating_add(*times)),
+            queues: queues.into_iter().collect(),
+            ports: ports.into_iter().collect(),
+            flows: flows.into_iter().collect(),
         }
     }
 }
@@ -100,4 +244,6 @@ pub struct Whole {
     pub(crate) leases: Vec<Lease>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) kept: Vec<(u64, crate::Kept)>,
+    #[serde(default, skip_serializing_if = "Cards::is_empty")]
+    pub(crate) cards: Cards,
 }

@@ -34,6 +34,9 @@ pub enum Why {
         /// What is the matter.
         why: String,
     },
+    /// Daemons crashed over it, one after the other.
+    #[error("daemon after daemon crashed over it")]
+    Fatal,
     /// It was carried out, or refused, by a daemon that is gone, and only a refusal is not written
     /// down.
     #[error("it was refused before the daemon was started again")]
@@ -50,8 +53,54 @@ pub enum Why {
         /// The id.
         id: u32,
     },
-    /// This version has nothing to give for an interface.
-    #[error("interfaces are not served yet")]
+    /// It did not register with this interface.
+    #[error("it has not registered with interface number {index}")]
+    NotClaimed {
+        /// Its index.
+        index: u32,
+    },
+    /// The interface cannot be had.
+    #[error("interface number {index} cannot be served: {what}")]
+    NotServed {
+        /// Its index.
+        index: u32,
+        /// What is in the way.
+        what: String,
+    },
+    /// The client does not hold it.
+    #[error("it does not hold {what}")]
+    NotHeldThere {
+        /// What.
+        what: String,
+    },
+    /// There is no receive queue for it.
+    #[error("there is no receive queue to be had: {what}")]
+    NoQueue {
+        /// Why.
+        what: String,
+    },
+    /// Another rule is for the same packets.
+    #[error("there is a flow rule for these packets already")]
+    RuleExists,
+    /// The card takes no more rules.
+    #[error("the card's table of flow rules is full")]
+    TableFull,
+    /// The card or its driver could not do it.
+    #[error("{what}")]
+    CardFailed {
+        /// What and why.
+        what: String,
+    },
+    /// It has as many as it may.
+    #[error("it has {most} {what}, which is as many as one may have")]
+    TooMany {
+        /// What.
+        what: String,
+        /// How many.
+        most: u32,
+    },
+    /// There is nothing of that kind.
+    #[error("that is not served here")]
     NotHere,
     /// It has not registered.
     #[error("it has not registered")]
@@ -91,15 +140,25 @@ impl Why {
     #[must_use]
     pub const fn refusal(&self) -> Refusal {
         match self {
-            Self::BadRequest { .. } | Self::NotHeld { .. } | Self::OutOfRange { .. } => {
-                Refusal::Invalid
-            }
-            Self::Busy { .. } | Self::Reserved { .. } => Refusal::Busy,
-            Self::Document { .. } | Self::Journal { .. } | Self::Lost => Refusal::Failed,
+            Self::BadRequest { .. }
+            | Self::NotHeld { .. }
+            | Self::NotHeldThere { .. }
+            | Self::OutOfRange { .. } => Refusal::Invalid,
+            Self::Busy { .. } | Self::Reserved { .. } | Self::RuleExists => Refusal::Busy,
+            Self::Document { .. }
+            | Self::Journal { .. }
+            | Self::Fatal
+            | Self::Lost
+            | Self::NotServed { .. }
+            | Self::CardFailed { .. } => Refusal::Failed,
             Self::NoInterface { .. } => Refusal::NoInterface,
             Self::NotHere => Refusal::Unsupported,
-            Self::NotRegistered | Self::Stranger { .. } => Refusal::NotPermitted,
-            Self::TooFew { .. } => Refusal::Exhausted,
+            Self::NotRegistered | Self::NotClaimed { .. } | Self::Stranger { .. } => {
+                Refusal::NotPermitted
+            }
+            Self::TooFew { .. } | Self::NoQueue { .. } | Self::TableFull | Self::TooMany { .. } => {
+                Refusal::Exhausted
+            }
         }
     }
 }

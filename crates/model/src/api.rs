@@ -32,12 +32,20 @@ pub enum ProblemKind {
     TooLarge,
     /// The request makes no sense here.
     BadRequest,
+    /// Who asks has not said who he is, or it is not true any more.
+    Unauthorized,
     /// Who asks has no right to it.
     Forbidden,
     /// There is no such resource.
     NotFound,
     /// What is asked for does not go together with how the host stands.
     Conflict,
+    /// A change must say which revision it changes, with `If-Match`.
+    PreconditionRequired,
+    /// Somebody else changed it meanwhile.
+    PreconditionFailed,
+    /// What is needed for this cannot be reached: the database, the blob store.
+    Unavailable,
     /// Too many ask for the same at once.
     Busy,
     /// The host could not store what it must.

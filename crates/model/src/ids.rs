@@ -104,6 +104,27 @@ name_type!(
     MapName, "map name", "1 to 127 of A-Z a-z 0-9 . _ -", 127,
     |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 );
+name_type!(
+    /// A fleet: the nodes that one control plane speaks for. Part of every signed record.
+    FleetName, "fleet name", "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit", 64, label
+);
+name_type!(
+    /// What an operator calls a policy.
+    PolicyName, "policy name", "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit", 64, label
+);
+name_type!(
+    /// The key of a node's label, such as `site`.
+    LabelKey, "label key", "1 to 63 of A-Z a-z 0-9 . _ - /, starting with a letter or digit", 63,
+    |text| label(&text.replace('/', "-"))
+);
+name_type!(
+    /// The value of a node's label, such as `frankfurt`.
+    LabelValue, "label value", "1 to 63 of A-Z a-z 0-9 . _ -, starting with a letter or digit", 63, label
+);
+name_type!(
+    /// What an administrator calls an API token.
+    TokenName, "token name", "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit", 64, label
+);
 
 fn label(text: &str) -> bool {
     text.as_bytes()[0].is_ascii_alphanumeric()

@@ -1,5 +1,6 @@
 //! Instances, the lcores they hold, and what is told of both.
 
+use crate::NamespaceName;
 use crate::cpu::{CpuSet, Topology};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -99,6 +100,26 @@ pub struct Instance {
     pub mapping: Option<Mapping>,
     /// What it holds.
     pub lcores: Vec<LcoreLease>,
+    /// The interfaces that it gets its packets from, and what it holds of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<InterfaceLease>,
+}
+
+/// What an instance holds of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InterfaceLease {
+    /// The interface.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Receive queues.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<u32>,
+    /// Destination ports that go on to its sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// Flow rules, each as text that begins with its location in the card's table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
 }
 
 /// A peer as the kernel tells (`SO_PEERCRED`), seen from the daemon's namespaces.
@@ -132,6 +153,18 @@ pub struct Claimed {
     pub interfaces: Vec<u32>,
     /// Whether the pid is another one than the kernel tells, where both can be compared.
     pub pid_differs: bool,
+}
+
+/// An interface as instances name it: by number, in a network namespace. It keeps its number when it
+/// is renamed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+pub struct Place {
+    /// The network namespace; `None`: the daemon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub namespace: Option<NamespaceName>,
+    /// The kernel's number there.
+    pub index: u32,
 }
 
 /// An lcore that is held.
@@ -200,6 +233,15 @@ pub struct ClearReport {
     pub instance: u64,
     /// What.
     pub lcores: Vec<LcoreLease>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            None => write!(f, "interface number {}", self.index),
+            Some(namespace) => write!(f, "interface number {} of {namespace}", self.index),
+        }
+    }
 }
 
 impl fmt::Display for Mapping {

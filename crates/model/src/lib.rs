@@ -13,6 +13,8 @@ pub mod deadline;
 pub mod document;
 pub mod event;
 pub mod facts;
+pub mod fleet;
+pub mod flow;
 pub mod glass;
 pub mod host;
 pub mod ids;
@@ -26,6 +28,6 @@ pub mod status;
 pub use action::{Action, ActionSet, Verdicts};
 pub use document::Document;
 pub use ids::{
-    EntryName, Fingerprint, HookId, InterfaceId, InterfaceName, MapName, NamespaceName, NodeName,
-    ProgramName, Sha256,
+    EntryName, Fingerprint, FleetName, HookId, InterfaceId, InterfaceName, LabelKey, LabelValue,
+    MapName, NamespaceName, NodeName, PolicyName, ProgramName, Sha256, TokenName,
 };

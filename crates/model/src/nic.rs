@@ -103,6 +103,20 @@ pub struct Channels {
     pub max_combined: u32,
 }
 
+/// How queues are polled, by `Documentation/ABI/testing/sysfs-class-net`.
+///
+/// An application that polls its queue itself wants the interrupt kept off meanwhile: the kernel
+/// then waits for `gro_flush_timeout` before it polls, and for `defer_hard_irqs` polls that found
+/// nothing before it turns the interrupt on again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Polling {
+    /// `napi_defer_hard_irqs`: how many polls in a row may find nothing; 0 turns it off.
+    pub defer_hard_irqs: u32,
+    /// `gro_flush_timeout`, in nanoseconds; 0 turns it off.
+    pub gro_flush_timeout: u64,
+}
+
 /// What a card does to packets before anybody sees them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Offloads {

@@ -2,6 +2,7 @@
 
 use crate::chain::{Form, Sequence};
 use crate::document::DocumentError;
+use crate::fleet::NodeFleetStatus;
 use crate::glass::{BypassStatus, UnconfirmedStatus};
 use crate::observed::{AttachMode, Attachment};
 use crate::plan::{Note, Refusal};
@@ -36,12 +37,19 @@ pub struct Status {
     pub unconfirmed: Option<UnconfirmedStatus>,
     /// The document that is watched.
     pub document: String,
+    /// The fleet that the node belongs to; `None`: it takes documents of this host only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<NodeFleetStatus>,
     /// The last document that was refused as a whole, if none was accepted since.
     pub refused_document: Option<RefusedDocument>,
     /// Our hooks, and those the document wants.
     pub hooks: Vec<HookStatus>,
     /// XDP programs on interfaces that are not ours. We never touch them.
     pub foreign: Vec<ForeignProgram>,
+    /// What the document in force says of queues and flow rules, and cards do not do. It is tried
+    /// again every minute, and whenever an interface comes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<CardProblem>,
     /// Refusals that belong to no hook.
     pub refusals: Vec<Refusal>,
     /// What the operator should know.
@@ -250,6 +258,10 @@ pub struct MemberStatus {
     pub chain_call_actions: ActionSet,
     /// `false`: observed only.
     pub enforce: bool,
+    /// It is there for instances, as long as one has registered with the interface: no document
+    /// names it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_instances: bool,
     /// How it is built in.
     pub form: Form,
     /// The kernel's tag of the program alone.
@@ -281,6 +293,28 @@ pub struct ForeignProgram {
     /// What it runs, where it is a dispatcher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatcher: Option<DispatcherStatus>,
+}
+
+/// Something that the document says of a card, and the card does not do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct CardProblem {
+    /// The interface, or where one is gone from the document, what is known of it.
+    pub interface: String,
+    /// The place in the document as an RFC 6901 JSON pointer; empty: the document has no word on it
+    /// any more, and what an earlier one changed cannot be taken back.
+    pub pointer: String,
+    /// Why.
+    pub message: String,
+}
+
+impl fmt::Display for CardProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { interface, pointer, message } = self;
+        match pointer.as_str() {
+            "" => write!(f, "{interface}: cannot be as it was before: {message}"),
+            pointer => write!(f, "{pointer}: {message}"),
+        }
+    }
 }
 
 /// The counters of all hooks at one moment.

@@ -5,17 +5,64 @@
 //! attributes are of `linux/ethtool_netlink.h` and `linux/netdev.h`.
 
 use crate::NetlinkError;
-use crate::generic::{Generic, all, attribute, find, nest, u32_of, u64_of};
+use crate::generic::{Generic, Refused, all, attribute, find, nest, u32_of, u64_of};
 use pointsman_model::nic::{Channels, Offload, Offloads, XdpFeatures};
+use std::io;
 
 /// Asks about interfaces of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Ethtool {
-    generic: Generic,
+    pub(crate) generic: Generic,
     ethtool: Option<u16>,
-    netdev: Option<u16>,
+    pub(crate) netdev: Option<u16>,
     /// Which bits of a feature set mean what: the kernel numbers them as it likes.
     bits: Option<Bits>,
+}
+
+/// The number of queues could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelsError {
+    /// The driver has a fixed number of them.
+    #[error("interface number {interface_index}: its driver cannot change the number of queues")]
+    Unsupported {
+        /// The kernel's number for the interface.
+        interface_index: u32,
+    },
+    /// The kernel or the driver says no.
+    #[error(
+        "interface number {interface_index}: cannot set {} combined, {} receive and {} transmit \
+         queues: {error}{why}",
+        wanted.combined, wanted.rx, wanted.tx
+    )]
+    Refused {
+        /// The kernel's number for the interface.
+        interface_index: u32,
+        /// What was wanted.
+        wanted: Channels,
+        /// What the kernel said.
+        #[source]
+        error: NetlinkError,
+        /// Why, in its words, after a colon; or nothing.
+        why: String,
+    },
+}
+
+/// `ETHTOOL_MSG_CHANNELS_SET`
+const SET_CHANNELS: u8 = 18;
+
+/// Kinds of channels that a driver has none of are left out: it would not take a number for them.
+fn channels_message(interface_index: u32, now: Channels, wanted: Channels) -> Vec<u8> {
+    let number = |kind, most: u32, wanted: u32| match (most, wanted) {
+        (0, 0) => Vec::new(),
+        (_, wanted) => attribute(kind, &wanted.to_ne_bytes()),
+    };
+    [
+        header(interface_index, 0),
+        number(6, now.max_rx, wanted.rx),
+        number(7, now.max_tx, wanted.tx),
+        number(9, now.max_combined, wanted.combined),
+    ]
+    .concat()
 }
 
 /// The places of the features that matter here.
@@ -46,6 +93,36 @@ impl Ethtool {
         const GET: u8 = 17;
         let answer = self.ask(GET, header(interface_index, 0))?;
         Some(parse_channels(&answer))
+    }
+
+    /// Changes how many queues are in use; how many there are then. What `wanted` says of the most
+    /// there can be is not looked at.
+    ///
+    /// Drivers stop their queues meanwhile, and packets are lost.
+    ///
+    /// # Errors
+    /// [`ChannelsError`]: the driver has no such notion, or does not take these.
+    pub fn set_channels(
+        &mut self,
+        interface_index: u32,
+        wanted: Channels,
+    ) -> Result<Channels, ChannelsError> {
+        let unsupported = || ChannelsError::Unsupported { interface_index };
+        let family = self.ethtool.ok_or_else(unsupported)?;
+        let now = self.channels(interface_index).ok_or_else(unsupported)?;
+        let attributes = channels_message(interface_index, now, wanted);
+        match self.generic.order(family, SET_CHANNELS, attributes) {
+            Ok(()) => Ok(self.channels(interface_index).unwrap_or(now)),
+            Err(Refused { error: NetlinkError::Os(error), .. })
+                if error.kind() == io::ErrorKind::Unsupported =>
+            {
+                Err(unsupported())
+            }
+            Err(Refused { error, why }) => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                Err(ChannelsError::Refused { interface_index, wanted, error, why })
+            }
+        }
     }
 
     /// What the card does to packets on their way in; `None`: the kernel does not say.
@@ -220,6 +297,20 @@ mod tests {
         let answer = [number(5, 8), number(9, 3)].concat();
         let expected = Channels { combined: 3, max_combined: 8, ..Channels::default() };
         assert_eq!(parse_channels(&answer), expected);
+    }
+
+    #[test]
+    fn channels_are_changed_only_where_there_are_some() {
+        let now = Channels { max_combined: 8, combined: 8, ..Channels::default() };
+        let wanted = Channels { combined: 3, ..now };
+        let message = channels_message(5, now, wanted);
+        assert_eq!(find(&message, 9).and_then(u32_of), Some(3));
+        assert_eq!((find(&message, 6), find(&message, 7)), (None, None));
+        // A number for what there is none of is the caller's mistake, and the kernel says so.
+        let odd = channels_message(5, now, Channels { rx: 1, ..wanted });
+        assert_eq!(find(&odd, 6).and_then(u32_of), Some(1));
+        let error = Ethtool::open().unwrap().set_channels(1, wanted).unwrap_err();
+        assert!(matches!(error, ChannelsError::Unsupported { interface_index: 1 }), "{error}");
     }
 
     proptest! {

@@ -5,8 +5,9 @@
 
 use crate::NetlinkError;
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_REQUEST, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
+    DecodeError, DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NlasIterator,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 use std::io;
@@ -65,6 +66,8 @@ impl Generic {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
+        // Why something was refused, without the request. Before Linux 4.12 there are no reasons.
+        let _ = socket.set_ext_ack(true).and_then(|()| socket.set_cap_ack(true));
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -89,16 +92,7 @@ impl Generic {
         command: u8,
         attributes: Vec<u8>,
     ) -> Result<Vec<u8>, NetlinkError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST;
-        header.sequence_number = self.sequence;
-        let payload = NetlinkPayload::InnerMessage(Message { family, command, attributes });
-        let mut message = NetlinkMessage::new(header, payload);
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
+        self.send(family, command, attributes, NLM_F_REQUEST)?;
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
             if let Some(answer) = answer(&bytes, self.sequence)? {
@@ -106,6 +100,85 @@ impl Generic {
             }
         }
     }
+
+    /// Orders something, and waits for nothing but word that it was done.
+    pub(crate) fn order(
+        &mut self,
+        family: u16,
+        command: u8,
+        attributes: Vec<u8>,
+    ) -> Result<(), Refused> {
+        self.send(family, command, attributes, NLM_F_REQUEST | NLM_F_ACK)?;
+        loop {
+            let (bytes, _) = self.socket.recv_from_full().map_err(NetlinkError::from)?;
+            if acknowledged(&bytes, self.sequence)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        family: u16,
+        command: u8,
+        attributes: Vec<u8>,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let payload = NetlinkPayload::InnerMessage(Message { family, command, attributes });
+        let mut message = NetlinkMessage::new(header, payload);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+}
+
+/// An order was not carried out.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: NetlinkError,
+    /// In the kernel's or the driver's words.
+    pub(crate) why: Option<String>,
+}
+
+impl From<NetlinkError> for Refused {
+    fn from(error: NetlinkError) -> Self {
+        Self { error, why: None }
+    }
+}
+
+/// Whether order `sequence` was carried out; `false`: these messages do not tell.
+fn acknowledged(bytes: &[u8], sequence: u32) -> Result<bool, Refused> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<Message>::deserialize(rest).map_err(NetlinkError::from)?;
+        let length = (message.header.length as usize).next_multiple_of(4).max(4);
+        rest = rest.get(length..).unwrap_or_default();
+        if message.header.sequence_number != sequence {
+            continue;
+        }
+        if let NetlinkPayload::Error(error) = message.payload {
+            if error.code.is_none() {
+                return Ok(true);
+            }
+            return Err(Refused { why: reason(&error.header), error: error.to_io().into() });
+        }
+    }
+    Ok(false)
+}
+
+/// `NLMSGERR_ATTR_MSG` behind the request's header, which is all that comes back of the request.
+fn reason(behind: &[u8]) -> Option<String> {
+    const REQUEST_HEADER: usize = 16;
+    const MESSAGE: u16 = 1;
+    let text = find(behind.get(REQUEST_HEADER..)?, MESSAGE)?;
+    let text = String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned();
+    (!text.is_empty()).then_some(text)
 }
 
 /// The attributes of the answer to question `sequence`; `None`: it is not among these messages.
@@ -201,7 +274,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_taken(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = answer(&bytes, 1);
+            let _ = (answer(&bytes, 1), acknowledged(&bytes, 1), reason(&bytes));
             for (_, value) in all(&bytes) {
                 prop_assert!(value.len() < bytes.len());
             }

@@ -1,5 +1,7 @@
 //! Network namespaces: opened for one look, entered by threads that end.
 
+mod inhabited;
+
 use crate::NetlinkError;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -7,6 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use pointsman_model::document::NamespaceSpec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -83,11 +86,23 @@ impl NamespaceId {
 }
 
 impl Namespace {
-    /// Opens the network namespace at `path`, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    /// Opens the network namespace at `path`, such as `/run/netns/NAME` or `/proc/PID/ns/net`. A path
+    /// that means an inode ([`NamespaceSpec::sought`]) is that of any process that is in it.
     ///
     /// # Errors
     /// [`NamespaceError`]: there is none, or this process may not look into it.
     pub fn open(path: &Path) -> Result<Self, NamespaceError> {
+        match NamespaceSpec::sought(path) {
+            Some(inode) => {
+                let found = inhabited::find(inode)
+                    .ok_or(NamespaceError::Missing { path: path.to_owned() })?;
+                Ok(Self { path: path.to_owned(), file: found.file })
+            }
+            None => Self::open_file(path),
+        }
+    }
+
+    fn open_file(path: &Path) -> Result<Self, NamespaceError> {
         let path = path.to_owned();
         // Opening something else, a pipe or a device, could wait or do something.
         let place = match rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {

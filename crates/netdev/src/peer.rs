@@ -3,6 +3,7 @@
 use crate::{Namespace, NamespaceError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -89,13 +90,23 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Why the process that connected is not at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseen {
+    /// It has ended and is forgotten. Its number may be another's by now.
+    Gone,
+    /// The kernel does not tell which one it is (before Linux 6.5).
+    Untold,
+}
+
 impl PeerProcess {
-    /// Of the peer of `socket`; `None`: the kernel does not tell (before Linux 6.5), or the
-    /// process has ended and is forgotten.
-    #[must_use]
-    pub fn of(socket: impl AsFd) -> Option<Self> {
+    /// Of the peer of `socket` (`SO_PEERPIDFD`): of that process, whoever has its number by now.
+    ///
+    /// # Errors
+    /// [`Unseen`].
+    pub fn of(socket: impl AsFd) -> Result<Self, Unseen> {
         let mut file: libc::c_int = -1;
-        let mut length = libc::socklen_t::try_from(size_of_val(&file)).ok()?;
+        let mut length = libc::socklen_t::try_from(size_of_val(&file)).unwrap_or(0);
         // SAFETY: the pointers are to an integer of this frame and to its length.
         let result = unsafe {
             libc::getsockopt(
@@ -107,10 +118,28 @@ impl PeerProcess {
             )
         };
         if result < 0 || file < 0 {
-            return None;
+            // ESRCH where the kernel knows the question; EINVAL where it did so first.
+            let error = io::Error::last_os_error();
+            return Err(match Errno::from_io_error(&error) {
+                Some(Errno::SRCH | Errno::INVAL) => Unseen::Gone,
+                _ => Unseen::Untold,
+            });
         }
         // SAFETY: the kernel has just made this descriptor, for nobody else.
-        Some(Self(unsafe { OwnedFd::from_raw_fd(file) }))
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(file) }))
+    }
+
+    /// The process that has this number now (`pidfd_open(2)`).
+    ///
+    /// # Errors
+    /// [`Unseen::Gone`] if there is none; [`Unseen::Untold`] if the kernel does not tell.
+    pub fn numbered(pid: u32) -> Result<Self, Unseen> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Unseen::Gone)?;
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(file) => Ok(Self(file)),
+            Err(Errno::SRCH) => Err(Unseen::Gone),
+            Err(_) => Err(Unseen::Untold),
+        }
     }
 
     /// Whether it has ended.
@@ -186,9 +215,28 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         let peer = PeerProcess::of(&stream);
         child.wait().unwrap();
-        let Some(peer) = peer else { return };
-        assert!(peer.has_ended());
+        // Asked before its end and after it: nobody takes another one for it.
+        for peer in [peer, PeerProcess::of(&stream)] {
+            match peer {
+                Ok(peer) => assert!(peer.has_ended()),
+                Err(Unseen::Gone) => {}
+                Err(Unseen::Untold) => return,
+            }
+        }
         assert!(!PeerProcess::of(&UnixStream::pair().unwrap().0).unwrap().has_ended());
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_number_as_long_as_it_is_there() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = PeerProcess::numbered(child.id()).unwrap();
+        assert!(!process.has_ended());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(process.has_ended());
+        assert_eq!(PeerProcess::numbered(child.id()).map(drop), Err(Unseen::Gone));
+        assert_eq!(PeerProcess::numbered(0).map(drop), Err(Unseen::Gone));
+        assert_eq!(PeerProcess::numbered(u32::MAX).map(drop), Err(Unseen::Gone));
     }
 
     /// Started by the test before: connects, hands its connection to another process, and ends.

@@ -2,13 +2,22 @@
 
 use crate::engine::CHECK_INTERVAL;
 use crate::engine::KEEP_GENERATIONS;
+use crate::fleet::Places;
+use crate::group::{self, GroupError};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use pointsman_keeper::{DEFAULT_LONGEST_DELAY, DEFAULT_MAX_CLIENTS};
+use pointsman_logging::{LogFormat, LogLevel};
 use std::path::{Path, PathBuf};
 
 /// The run directory, unless another is named.
 const RUN_DIR: &str = "/run/pointsman";
+
+/// The state directory, unless another is named.
+const STATE_DIR: &str = "/var/lib/pointsman";
+
+/// Where enrolment says which fleet the host is of.
+const FLEET_CONFIG: &str = "/etc/pointsman/fleet.json";
 
 /// Where libmtl looks for its manager: the path is built into it.
 const IMTL_SOCKET: &str = "/var/run/imtl/mtl_manager.sock";
@@ -21,19 +30,32 @@ const IMTL_SOCKET: &str = "/var/run/imtl/mtl_manager.sock";
 #[derive(Debug, Parser)]
 #[command(name = "pointsman-node", version)]
 pub struct Args {
-    /// The directory of the socket `node.sock`, the lock and the pid file.
+    /// The directory of the sockets `node.sock` and `status.sock`, the lock and the pid file.
     #[arg(global = true, long, value_name = "DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
     /// The directory of what must survive a reboot: accepted documents and objects.
-    #[arg(global = true, long, value_name = "DIR", default_value = "/var/lib/pointsman")]
+    #[arg(global = true, long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
     /// The directory of our pins. Must lie on a mounted BPF file system.
     #[arg(global = true, long, value_name = "DIR", default_value = "/sys/fs/bpf/pointsman")]
     pub bpffs: PathBuf,
+    /// Who besides root may see how the node stands, on the socket `status.sock` in the run
+    /// directory: a name in /etc/group, or a number. Nothing can be changed there. [default: ours]
+    #[arg(global = true, long, value_name = "GROUP")]
+    pub status_group: Option<String>,
     /// The node document to watch. Replace it by renaming a finished file over it. [default:
     /// node.json in the state directory]
     #[arg(global = true, long, value_name = "FILE")]
     pub document: Option<PathBuf>,
+    /// Which fleet the node belongs to, and the key of its records: written by `pointsman-courier
+    /// enroll`. Without the file it takes documents of this host only. [default:
+    /// /etc/pointsman/fleet.json, or fleet.json in a state directory that is not the default one]
+    #[arg(global = true, long, value_name = "FILE")]
+    pub fleet_config: Option<PathBuf>,
+    /// The directory where snapshots and objects of the fleet are laid down. It may belong to
+    /// anybody, and need not be there. [default: drop in the state directory]
+    #[arg(global = true, long, value_name = "DIR")]
+    pub drop_dir: Option<PathBuf>,
     /// How often the host is looked at when nothing tells of a change, in seconds.
     #[arg(global = true, long, value_name = "SECONDS", default_value_t = CHECK_INTERVAL.as_secs(),
         value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -46,12 +68,15 @@ pub struct Args {
     /// The keeper's part.
     #[command(flatten)]
     pub keeper: KeeperArgs,
-    /// How log lines are written to stderr.
-    #[arg(global = true, long, value_enum, default_value_t)]
-    pub log_format: LogFormat,
+    /// How log lines are written to stderr. [default: text, or mtl under the name MtlManager]
+    #[arg(global = true, long, value_enum)]
+    pub log_format: Option<LogFormat>,
     /// The least level that is logged.
     #[arg(global = true, long, value_enum, default_value_t)]
     pub log_level: LogLevel,
+    /// What instances hold is given back when the daemon is stopped by SIGTERM too.
+    #[arg(global = true, long, hide = true)]
+    pub release_on_stop: bool,
     /// Instead of running the daemon.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -62,6 +87,9 @@ pub struct Args {
 pub enum Command {
     /// Prints the OpenAPI description of the socket's HTTP interface.
     Openapi,
+    /// Asks the running daemon whether it lives, as a container's health check: a heartbeat on the
+    /// socket of libmtl's applications, through keeper and daemon. Exit code 0: it answers. 1: not.
+    Health,
     /// The daemon itself, as its keeper starts it.
     #[command(hide = true)]
     Engine,
@@ -118,38 +146,24 @@ fn octal(text: &str) -> Result<u32, String> {
     }
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// The least level that is logged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// What failed.
-    Error,
-    /// What was refused or works with less.
-    #[value(alias = "warning")]
-    Warn,
-    /// What changed.
-    #[default]
-    Info,
-    /// Every step and request.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
 impl Args {
     /// The document that is watched.
     #[must_use]
     pub fn document(&self) -> PathBuf {
         self.document.clone().unwrap_or_else(|| self.state_dir.join("node.json"))
+    }
+
+    /// Where the node looks for what comes from its fleet.
+    #[must_use]
+    pub fn fleet(&self) -> Places {
+        let config = match &self.fleet_config {
+            Some(path) => path.clone(),
+            // Daemons side by side are not all the same node.
+            None if self.state_dir == Path::new(STATE_DIR) => PathBuf::from(FLEET_CONFIG),
+            None => self.state_dir.join("fleet.json"),
+        };
+        let drop = self.drop_dir.clone().unwrap_or_else(|| self.state_dir.join("drop"));
+        Places { config, drop }
     }
 
     /// The socket of libmtl's applications.
@@ -174,6 +188,20 @@ impl Args {
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join("node.sock")
     }
+
+    /// The socket that shows and changes nothing.
+    #[must_use]
+    pub fn status_socket(&self) -> PathBuf {
+        self.run_dir.join("status.sock")
+    }
+
+    /// Whose group [`Self::status_socket`] is; `None`: ours.
+    ///
+    /// # Errors
+    /// [`GroupError`] for a name that this host does not have.
+    pub fn status_group_number(&self) -> Result<Option<u32>, GroupError> {
+        group::number("--status-group", self.status_group.as_deref())
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +217,21 @@ mod tests {
         let args = Args::parse_from(["pointsman-node", "--document", "/d.json"]);
         assert_eq!(args.document(), PathBuf::from("/d.json"));
         assert_eq!(args.socket(), PathBuf::from("/run/pointsman/node.sock"));
+        assert_eq!(args.status_socket(), PathBuf::from("/run/pointsman/status.sock"));
+    }
+
+    #[test]
+    fn each_daemon_has_its_own_place_in_a_fleet() {
+        let of = |more: &[&str]| {
+            let Places { config, drop } =
+                Args::parse_from([&["pointsman-node"], more].concat()).fleet();
+            (config.display().to_string(), drop.display().to_string())
+        };
+        let pair = |config: &str, drop: &str| (config.to_owned(), drop.to_owned());
+        assert_eq!(of(&[]), pair(FLEET_CONFIG, "/var/lib/pointsman/drop"));
+        assert_eq!(of(&["--state-dir", "/s"]), pair("/s/fleet.json", "/s/drop"));
+        let named = ["--state-dir", "/s", "--fleet-config", "/f.json", "--drop-dir", "/d"];
+        assert_eq!(of(&named), pair("/f.json", "/d"));
     }
 
     #[test]

@@ -2,13 +2,18 @@
 //!
 //! Its parent is the keeper, which has the sockets of its clients ([`crate::keep`]).
 //!
-//! Five threads: this one runs the socket and waits for signals, one is the engine, one waits for
-//! the document to be replaced, one for interfaces to change, one for clients to ask. However the daemon ends, everything
-//! stays attached.
+//! Seven threads: this one runs the socket and waits for signals, one is the engine, one waits for
+//! the document to be replaced, one for what comes from the fleet, one for interfaces to change, one
+//! for clients to ask, one works on network cards for them. However the daemon ends, the operator's
+//! chains stay attached; SIGINT takes off what is there for instances.
 
 use crate::args::Args;
 use crate::disk::{self, Disk, StorageError};
 use crate::engine::{Engine, Handle, Message};
+use crate::fleet::Places;
+use crate::fleet::stamps::Stamps;
+use crate::fleet::watch::{PlacesWatch, SLOW_LOOK};
+use crate::group::GroupError;
 use crate::host::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
 use crate::resolve::MAX_OBJECT;
@@ -18,19 +23,25 @@ use crate::store::Store;
 use crate::watch::{Watch, WatchError};
 use crate::{http, leases, notify};
 use pointsman_keeper::link::{Link, LinkError};
+use pointsman_logging::LogFormat;
 use pointsman_netdev::{Events, Roots};
+use std::convert::identity;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// How long replies under way may take to be read after the engine has ended.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The shortest time between two words that interfaces changed.
+/// How long giving back what instances hold may take when the daemon is stopped.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// The shortest time between two words that interfaces changed, or that something was laid down.
 const LULL: Duration = Duration::from_millis(50);
 
 /// Why the daemon does not start, or ended by itself.
@@ -51,6 +62,9 @@ pub enum DaemonError {
     /// The document cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// A group is not known.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// The socket cannot be served.
     #[error("cannot serve on {}: {source}", socket.display())]
     Socket {
@@ -103,19 +117,41 @@ pub fn run(
     let (leases, asked) = leases::Handle::new().map_err(start("the leases"))?;
     let observer = leases.clone();
     let state = StateFile::open(&args.state_dir)?
-        .observed_by(move |text| observer.tell(leases::Message::Document(text)));
+        .observed_by(move |what| observer.tell(leases::Message::Document(what)));
     let objects = Store::open(&args.state_dir.join("objects"), MAX_OBJECT)?;
+    let fleet = args.fleet();
+    // Without a keeper there are no connections that a journal could be about.
+    let epoch = link.as_ref().map_or_else(String::new, |link| link.epoch().to_string());
+    let fresh = link.as_ref().is_some_and(Link::is_fresh);
+    let (handle, messages) = Handle::new();
+    let config = leases::Config {
+        run_dir: args.run_dir.clone(),
+        fresh,
+        roots: Roots::default(),
+        original_lines: args.log_format == Some(LogFormat::Mtl),
+    };
+    let clients = leases::Leases::open(config, &epoch, handle.clone(), leases.clone());
+    let served = leases.clone();
     let engine = Engine::with(kernel, state, objects, &args.state_dir, &document)
+        .in_fleet(&fleet)
         .checking_every(Duration::from_secs(args.check_interval))
-        .keeping(usize::from(args.keep_generations));
+        .keeping(usize::from(args.keep_generations))
+        .demanding(clients.demands())
+        .telling_served(move |what| served.tell(leases::Message::Served(what)));
     // Before the document is read for the first time, so that no change is missed in between.
     let watch = Watch::start(&document)?;
+    // Without it the node can do all that it could do alone.
+    let places = PlacesWatch::start(&fleet);
     let interfaces = Events::open()
         .map_err(|source| start("watching the interfaces")(io::Error::other(source)))?;
-    let socket = args.socket();
-    let no_socket = |source| DaemonError::Socket { socket: socket.clone(), source };
+    let (socket, status_socket) = (args.socket(), args.status_socket());
+    let status_group = args.status_group_number()?;
+    let listen = |socket: &Path, group| {
+        let no_socket = |source| DaemonError::Socket { socket: socket.to_owned(), source };
+        http::listen(socket, group).map_err(no_socket)
+    };
     // Clients that connect from now on wait until the engine has adopted what runs.
-    let listener = http::listen(&socket).map_err(no_socket)?;
+    let listeners = (listen(&socket, None)?, listen(&status_socket, status_group)?);
     let pid_file = args.run_dir.join("engine.pid");
     if let Err(error) = Disk::default().replace(&pid_file, pid().as_bytes()) {
         // It is for people; a full disk is no reason to leave clients without answers.
@@ -123,10 +159,7 @@ pub fn run(
     }
 
     let kept = link.is_some();
-    // Without a keeper there are no connections that a journal could be about.
-    let epoch = link.as_ref().map_or_else(String::new, |link| link.epoch().to_string());
-    let (clients, answers) = link.map(Link::split).unzip();
-    let (handle, messages) = Handle::new();
+    let (asks, answers) = link.map(Link::split).unzip();
     let replies = answers.clone();
     let (alive, ended) = oneshot::channel();
     let ready = move || {
@@ -144,14 +177,13 @@ pub fn run(
     };
     thread::Builder::new().name("engine".into()).spawn(run_engine).map_err(start("the engine"))?;
     spawn_watch(watch, handle.clone()).map_err(start("watching the document"))?;
-    spawn_interfaces(interfaces, handle.clone()).map_err(start("watching the interfaces"))?;
+    spawn_places(places, &fleet, handle.clone()).map_err(start("watching the drop directory"))?;
+    spawn_interfaces(interfaces, handle.clone(), leases.clone())
+        .map_err(start("watching the interfaces"))?;
 
     let (keeper_gone, keeper_lost) = oneshot::channel();
-    let config = leases::Config { run_dir: args.run_dir.clone(), roots: Roots::default() };
-    let (link, happened) = (clients.zip(replies), handle.clone());
-    let serve_clients = move || {
-        drop(keeper_gone.send(leases::run(config, &epoch, link, &asked, happened)));
-    };
+    let link = asks.zip(replies);
+    let serve_clients = move || drop(keeper_gone.send(leases::run(clients, link, &asked)));
     let spawned = thread::Builder::new().name("leases".into()).spawn(serve_clients);
     spawned.map_err(start("answering clients"))?;
 
@@ -160,10 +192,12 @@ pub fn run(
         .enable_time()
         .build()
         .map_err(start("the socket's runtime"))?;
+    let stop = Stop { kept, releases: args.release_on_stop };
     let result =
-        runtime.block_on(serve(listener, (handle, leases), ended, (kept, keeper_lost), &socket));
+        runtime.block_on(serve(listeners, (handle, leases), ended, (stop, keeper_lost), &socket));
     // So that clients say "not running" rather than "refused". The next start removes them too.
     let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(&status_socket);
     let _ = std::fs::remove_file(&pid_file);
     result
 }
@@ -195,11 +229,45 @@ fn spawn_watch(watch: Watch, engine: Handle) -> io::Result<()> {
 }
 
 /// The thread ends with the process: it owns nothing that outlives it.
-fn spawn_interfaces(events: Events, engine: Handle) -> io::Result<()> {
+fn spawn_places(watch: io::Result<PlacesWatch>, places: &Places, engine: Handle) -> io::Result<()> {
+    let drop_dir = places.drop.display().to_string();
+    let places = places.clone();
+    let run = move || {
+        let look = || {
+            let start = Instant::now();
+            let (done, looked) = mpsc::channel();
+            engine.tell(Message::LaidDown(done));
+            // Nothing is ever sent: that its other end is dropped says that it was looked at.
+            let _ = looked.recv();
+            // Whoever lays things down without end has half of the engine's time at most.
+            thread::sleep(start.elapsed().max(LULL));
+        };
+        let mut stamps = Stamps::of(&places);
+        let lost = watch.map_or_else(identity, |mut watch| watch.run(look));
+        engine.tell(Message::WatchLost(format!(
+            "the drop directory {drop_dir} is not watched ({lost}): it is looked at once a minute"
+        )));
+        loop {
+            let now = Stamps::of(&places);
+            if now != stamps {
+                stamps = now;
+                look();
+            }
+            thread::sleep(SLOW_LOOK);
+        }
+    };
+    thread::Builder::new().name("drop".into()).stack_size(64 << 10).spawn(run).map(drop)
+}
+
+/// The thread ends with the process: it owns nothing that outlives it.
+fn spawn_interfaces(events: Events, engine: Handle, leases: leases::Handle) -> io::Result<()> {
     let run = move || {
         let lost = loop {
             match events.wait() {
-                Ok(()) => engine.tell(Message::InterfacesChanged),
+                Ok(()) => {
+                    engine.tell(Message::InterfacesChanged);
+                    leases.tell(leases::Message::InterfacesChanged);
+                }
                 Err(error) => break error,
             }
             // What happens meanwhile waits in the kernel's queue and is told as one.
@@ -213,11 +281,28 @@ fn spawn_interfaces(events: Events, engine: Handle) -> io::Result<()> {
     thread::Builder::new().name("interfaces".into()).stack_size(64 << 10).spawn(run).map(drop)
 }
 
+/// What becomes of clients at the end.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    /// Their connections belong to a keeper.
+    kept: bool,
+    /// What they hold is given back at every stop, not at SIGINT alone.
+    releases: bool,
+}
+
+/// Takes back what instances hold: the operator stops for good.
+async fn release(leases: &leases::Handle) {
+    let released = leases.ask(leases::Message::Release);
+    if tokio::time::timeout(RELEASE, released).await.is_err() {
+        tracing::warn!("not all that instances hold was given back; the next start does it");
+    }
+}
+
 async fn serve(
-    listener: UnixListener,
+    (listener, status): (UnixListener, UnixListener),
     (engine, leases): (Handle, leases::Handle),
     mut ended: oneshot::Receiver<()>,
-    (kept, keeper): (bool, oneshot::Receiver<Option<LinkError>>),
+    (stopping, keeper): (Stop, oneshot::Receiver<Option<LinkError>>),
     socket: &Path,
 ) -> Result<(), DaemonError> {
     let catch = |kind| {
@@ -225,14 +310,23 @@ async fn serve(
     };
     let (mut terminate, mut interrupt) =
         (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let until = async move { drop(stopped.await) };
-    let mut server =
-        tokio::spawn(http::serve(listener, engine.clone(), leases, Limits::default(), until));
+    // Dropping the sender ends both.
+    let (stop, stopped) = watch::channel(());
+    let until = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
+    let (all, shows) = (until(stopped.clone()), until(stopped));
+    let limits = Limits::default();
+    let all = http::serve(listener, engine.clone(), leases.clone(), limits, all);
+    let shows = http::serve_status(status, engine.clone(), leases.clone(), limits, shows);
+    let mut server = tokio::spawn(async { tokio::try_join!(all, shows).map(|_| ()) });
     let result = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => {
-            tracing::info!(signal = name, "stopping; everything stays attached");
-            if !kept {
+            if stopping.releases || name == "SIGINT" {
+                tracing::info!(signal = name, "stopping; what instances hold is given back");
+                release(&leases).await;
+            } else {
+                tracing::info!(signal = name, "stopping; everything stays attached");
+            }
+            if !stopping.kept {
                 notify::stopping();
             }
             engine.tell(Message::Stop);

@@ -1,7 +1,7 @@
 //! The kernel as the engine sees it.
 
 use pointsman_model::api::Doctor;
-use pointsman_model::document::{Builtin, Document, Namespaces};
+use pointsman_model::document::{Builtin, Document, InstanceProgram, Namespaces};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{ResolvedProgram, Step};
@@ -10,6 +10,7 @@ use pointsman_model::{Fingerprint, HookId, InterfaceId, ProgramName, Sha256};
 use pointsman_plan as plan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// The host's kernel as the engine sees it. Implemented over pointsman-bpf, and over the
@@ -17,6 +18,11 @@ use std::path::PathBuf;
 pub trait Kernel: Send {
     /// What this kernel can do, probed once.
     fn caps(&self) -> &plan::Caps;
+
+    /// Why no chain can run on this host, and what to do; `None`: they can.
+    fn no_chains(&self) -> Option<String> {
+        None
+    }
 
     /// What is there: our pins, and the interfaces of the daemon's network namespace and of those
     /// in `scope`.
@@ -73,11 +79,34 @@ pub trait Kernel: Send {
     /// The object of a program that comes with Pointsman.
     fn builtin(&self, builtin: Builtin) -> &'static [u8];
 
+    /// The object of a program that instances bring.
+    fn instance_program(&self, program: InstanceProgram) -> &'static [u8];
+
+    /// A pinned map of a program; `None`: there is none of that name.
+    ///
+    /// # Errors
+    /// [`KernelError`] naming the pin.
+    fn open_map(
+        &mut self,
+        program: &ProgramName,
+        fingerprint: &Fingerprint,
+        map: &str,
+    ) -> Result<Option<OpenMap>, KernelError>;
+
     /// The directory of a program's pinned maps.
     fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf;
 
     /// What this host can do and why not.
     fn doctor(&mut self) -> Doctor;
+}
+
+/// A map, and the kernel's number for it: two with the same are one.
+#[derive(Debug)]
+pub struct OpenMap {
+    /// The number.
+    pub id: u32,
+    /// The map.
+    pub file: OwnedFd,
 }
 
 /// What the kernel counted of a program while it kept statistics.

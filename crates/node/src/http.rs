@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::Permissions;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,17 +32,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use utoipa::{IntoParams, OpenApi};
 
-/// Listens on `socket`. What lies there is removed first: the caller holds the lock of its
-/// directory, so it belongs to a daemon that is gone.
+/// Listens on `socket`, for root and for `group`, which without a number is ours. What lies there is
+/// removed first: the caller holds the lock of its directory, so it belongs to a daemon that is gone.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn listen(socket: &Path) -> io::Result<UnixListener> {
+pub fn listen(socket: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(socket)?;
+    if group.is_some() {
+        chown(socket, None, group)?;
+    }
     // Root and the group of the file: an operator gives the socket to a group with chgrp or by
     // the group of the run directory (setgid).
     std::fs::set_permissions(socket, Permissions::from_mode(0o660))?;
@@ -66,6 +69,28 @@ pub async fn serve(
     serve::serve(listener, router(engine, leases, limits), limits, stop).await;
     Ok(())
 }
+
+/// Serves what shows how the node stands, and nothing that changes it, as [`serve()`] does: for those
+/// who report and are not trusted with more, such as a courier.
+///
+/// # Errors
+/// What the kernel said about the listener.
+pub async fn serve_status(
+    listener: UnixListener,
+    engine: Handle,
+    leases: desk::Handle,
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    // Who may only look takes only a few of the places that all of them share: for waiting events.
+    let limits = Limits { connections: limits.connections.min(STATUS_CONNECTIONS), ..limits };
+    serve::serve(listener, status_router(engine, leases, limits), limits, stop).await;
+    Ok(())
+}
+
+/// How many connections the socket has that only shows.
+const STATUS_CONNECTIONS: usize = 16;
 
 /// What the routes share.
 #[derive(Debug, Clone)]
@@ -119,6 +144,19 @@ fn router(engine: Handle, leases: desk::Handle, limits: Limits) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(node)
+}
+
+/// The routes of the socket that only shows. They are listed one by one: a new route of the other
+/// socket is not one of this by itself.
+fn status_router(engine: Handle, leases: desk::Handle, limits: Limits) -> Router {
+    let documents = Documents { room: Arc::new(Semaphore::new(0)), patience: limits.body };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/counters", get(counters))
+        .route("/v1/events", get(glass::events))
+        .fallback(only_shows)
+        .method_not_allowed_fallback(only_shows)
+        .with_state(Node { engine, leases, documents })
 }
 
 /// The OpenAPI description of the API, as JSON that ends with a newline.
@@ -199,6 +237,7 @@ async fn status(
         let message = format!("no lcore is given away: {why}");
         status.notes.push(Note { hook: None, program: None, message });
     }
+    status.cards = leases.ask(desk::Message::Cards).await.unwrap_or_default();
     Ok(Answer(status))
 }
 
@@ -290,6 +329,15 @@ async fn openapi() -> Response {
 
 async fn not_found(uri: axum::http::Uri) -> Failure {
     let title = format!("there is no {}; GET /v1/openapi.json lists what there is", uri.path());
+    Failure(problem::plain(ProblemKind::NotFound, 404, title))
+}
+
+async fn only_shows(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+    let title = format!(
+        "{method} {} is not for status.sock, where there are GET /v1/status, /v1/counters and \
+         /v1/events and nothing can be changed; use node.sock beside it",
+        uri.path()
+    );
     Failure(problem::plain(ProblemKind::NotFound, 404, title))
 }
 

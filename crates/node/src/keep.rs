@@ -6,8 +6,13 @@
 use crate::args::Args;
 use crate::daemon::{self, DaemonError};
 use crate::disk::Disk;
+use crate::group::{self, GroupError};
 use pointsman_keeper::link::Kind;
-use pointsman_keeper::{Config, KeeperError, Level, Listen, ListenError, Notice, Program, Signals};
+use pointsman_keeper::{
+    Config, DEFAULT_LONGEST_END, DEFAULT_LONGEST_SILENCE, KeeperError, Level, Listen, ListenError,
+    Notice, Program, Signals,
+};
+use pointsman_logging::LogFormat;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
@@ -15,14 +20,11 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// The name of what is replaced. Started under it, the keeper bears it too: scripts look for it.
 pub const ORIGINAL: &str = "MtlManager";
-
-/// The groups of this host, for names.
-const GROUPS: &str = "/etc/group";
 
 /// Who may connect to `leases.sock`: as to `node.sock`.
 const LEASE_SOCKET_MODE: u32 = 0o660;
@@ -37,16 +39,8 @@ pub enum KeepError {
     #[error(transparent)]
     Keeper(#[from] KeeperError),
     /// The group of a socket is not known.
-    #[error(
-        "--socket-group {name} is not in {}; name one that is, or give its number",
-        path.display()
-    )]
-    Group {
-        /// What was given.
-        name: String,
-        /// Where it was looked for.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// Signals cannot be heard of, or our own binary cannot be found.
     #[error("cannot {what}: {source}")]
     Start {
@@ -64,14 +58,34 @@ pub fn is_original(program: Option<&OsStr>) -> bool {
     program.is_some_and(|path| Path::new(path).file_name() == Some(OsStr::new(ORIGINAL)))
 }
 
-/// Runs the keeper; `arguments` are those of this process. Returns the exit code.
+/// How log lines are written: `original` tells whether it is started under that name.
+#[must_use]
+pub fn log_format(args: &Args, original: bool) -> LogFormat {
+    let default = if original { LogFormat::Mtl } else { LogFormat::default() };
+    args.log_format.unwrap_or(default)
+}
+
+/// The daemon's arguments: ours, and what follows from the name, which is not its own.
+fn engine_arguments(args: &Args, arguments: Vec<OsString>, original: bool) -> Vec<OsString> {
+    let named = original && args.log_format.is_none();
+    let format = ["--log-format", "mtl"].map(OsString::from).into_iter().filter(|_| named);
+    // Who stops the original expects nothing to stay of it. With a service manager that keeps the
+    // sockets, SIGTERM may be an upgrade.
+    let releases = original && !args.keeper.fd_store;
+    let release = [OsString::from("--release-on-stop")].into_iter().filter(|_| releases);
+    [OsString::from("engine")].into_iter().chain(arguments).chain(format).chain(release).collect()
+}
+
+/// Runs the keeper; `arguments` are those of this process, and `original` whether it takes the place
+/// of what is replaced. Returns the exit code.
 ///
 /// # Errors
 /// [`KeepError`]: one line that names the thing.
-pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<u8, KeepError> {
+pub fn run(args: &Args, arguments: Vec<OsString>, original: bool) -> Result<u8, KeepError> {
     let _lock = daemon::lock_run_dir(args)?;
-    let group = args.keeper.socket_group.as_deref();
-    let group = group.map(|name| group_number(name, Path::new(GROUPS))).transpose()?;
+    let group = group::number("--socket-group", args.keeper.socket_group.as_deref())?;
+    // The daemon's to use; a wrong one is no reason to start daemon after daemon.
+    args.status_group_number()?;
     let listen = |path, kind, mode| Listen { path, kind, mode, group };
     let start = |what| move |source| KeepError::Start { what, source };
     // Whatever is installed there when the daemon is started again: that is an upgrade.
@@ -83,14 +97,16 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<u8, KeepError> {
         ],
         program: Program {
             path,
-            arguments: [OsString::from("engine")].into_iter().chain(arguments).collect(),
+            arguments: engine_arguments(args, arguments, original),
             without: vec!["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"],
         },
         max_clients: args.keeper.max_clients as usize,
         max_clients_per_user: args.keeper.max_clients_per_user.map(|most| most as usize),
-        // No request of today has any use for one.
-        descriptors: false,
+        // The native protocol hands sockets over.
+        descriptors: true,
         longest_delay: Duration::from_secs(args.keeper.restart_delay),
+        longest_silence: DEFAULT_LONGEST_SILENCE,
+        longest_end: DEFAULT_LONGEST_END,
         fd_store: args.keeper.fd_store,
         signals: signals().map_err(start("hear of signals"))?,
     };
@@ -100,7 +116,17 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<u8, KeepError> {
         // It is for people; a full disk is no reason to leave clients without answers.
         tracing::warn!("{error}");
     }
-    let result = pointsman_keeper::run(config, tell);
+    let socket = args.imtl_socket();
+    let result = pointsman_keeper::run(config, |notice| {
+        tell(notice);
+        if original && matches!(notice, Notice::Listening(path) if *path == socket) {
+            // What scripts wait for.
+            let socket = socket.display();
+            tracing::info!(
+                "MTL Manager is running on {socket}. Press Ctrl+C or use SIGINT to stop it."
+            );
+        }
+    });
     let _ = std::fs::remove_file(&pid_file);
     Ok(result?)
 }
@@ -142,36 +168,11 @@ fn signals() -> io::Result<Signals> {
     Ok(Signals { interrupt: hear(SIGINT)?, terminate: hear(SIGTERM)?, swap: hear(SIGHUP)? })
 }
 
-fn group_number(name: &str, groups: &Path) -> Result<u32, KeepError> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    // group(5): name:password:number:members.
-    let number = std::fs::read_to_string(groups).ok().and_then(|text| {
-        text.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-        })
-    });
-    number.ok_or_else(|| KeepError::Group { name: name.into(), path: groups.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lock::Lock;
-
-    #[test]
-    fn groups_have_names_and_numbers() {
-        let directory = tempfile::tempdir().unwrap();
-        let groups = directory.path().join("group");
-        std::fs::write(&groups, "root:x:0:\nvideo:x:44:a,b\nbroken\n").unwrap();
-        assert_eq!(group_number("video", &groups).unwrap(), 44);
-        assert_eq!(group_number("1007", &groups).unwrap(), 1007);
-        let text = group_number("audio", &groups).unwrap_err().to_string();
-        assert!(text.contains("audio") && text.contains("number"), "{text}");
-        group_number("broken", &groups).unwrap_err();
-    }
+    use std::path::PathBuf;
 
     #[test]
     fn exit_codes_are_the_originals_under_its_name_only() {

@@ -1,12 +1,12 @@
 //! The kernel adapter: the engine's questions and steps as calls of pointsman-bpf and netlink.
 
-use crate::host::{Kernel, KernelError, Objects, RunCount, Scope};
+use crate::host::{Kernel, KernelError, Objects, OpenMap, RunCount, Scope};
 use crate::look::Look;
 use pointsman_bpf::dispatcher::Cleaned;
 use pointsman_bpf::{ChainMember, MapHome, Member, Places, Probe, ProgramInfo, Store};
 use pointsman_model::api::Doctor;
 use pointsman_model::chain::{ChainId, ChainRecord, Counted};
-use pointsman_model::document::Builtin;
+use pointsman_model::document::{Builtin, InstanceProgram};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::{AttachMode, Observed};
 use pointsman_model::plan::{Attach, BuildChain, Dispatch, ResolvedProgram, Step};
@@ -162,7 +162,7 @@ fn is_torn(observed: &Observed) -> bool {
 }
 
 /// What the planner must know of a kernel.
-fn caps(probe: &Probe) -> plan::Caps {
+pub(crate) fn caps(probe: &Probe) -> plan::Caps {
     plan::Caps {
         stack_rounding: probe.stack_rounding,
         freplace: probe.freplace.clone(),
@@ -346,6 +346,20 @@ impl Kernel for LinuxKernel {
 
     fn builtin(&self, builtin: Builtin) -> &'static [u8] {
         pointsman_bpf::builtin(builtin)
+    }
+
+    fn instance_program(&self, program: InstanceProgram) -> &'static [u8] {
+        pointsman_bpf::instance_program(program)
+    }
+
+    fn open_map(
+        &mut self,
+        program: &ProgramName,
+        fingerprint: &Fingerprint,
+        map: &str,
+    ) -> Result<Option<OpenMap>, KernelError> {
+        let opened = self.store.open_map(program, fingerprint, map).map_err(failed)?;
+        Ok(opened.map(|(id, file)| OpenMap { id, file }))
     }
 
     fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {

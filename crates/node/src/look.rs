@@ -23,7 +23,7 @@ pub(crate) struct Look {
     dispatchers: Dispatchers,
 }
 
-type Found = BTreeMap<InterfaceId, ObservedInterface>;
+pub(crate) type Found = BTreeMap<InterfaceId, ObservedInterface>;
 
 impl Look {
     /// With sysfs at `sys`, and pins of dispatchers where `dispatcher` says.
@@ -101,6 +101,11 @@ impl Look {
             Err(error) => vec![plan::unseen(&error.to_string())],
         }
     }
+}
+
+/// The interfaces of the calling thread's network namespace, without what is known of their cards.
+pub(crate) fn own_interfaces() -> Result<Found, KernelError> {
+    Ok(observed(None, &here().map_err(KernelError)?))
 }
 
 /// The interfaces of the calling thread's network namespace.

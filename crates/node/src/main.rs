@@ -3,15 +3,17 @@
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use pointsman_keeper::link::Link;
+use pointsman_logging as logging;
+use pointsman_manual::Section;
 use pointsman_node::args::{Args, Command};
-use pointsman_node::host::{Kernel, KernelError};
-use pointsman_node::kernel::LinuxKernel;
-use pointsman_node::{daemon, http, keep, logging};
+use pointsman_node::{chainless, daemon, health, http, keep};
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = pointsman_manual::answer::<Args>(Section::Daemons) {
+        return code;
+    }
     let mut arguments: Vec<_> = std::env::args_os().collect();
     let original = keep::is_original(arguments.first().map(AsRef::as_ref));
     let args = match parse(&arguments, original) {
@@ -28,12 +30,24 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(http::openapi_json().as_bytes());
             ExitCode::SUCCESS
         }
+        Some(Command::Health) => health(&args),
         Some(Command::Engine) => engine(&args),
         None => {
             arguments.drain(..1);
             keeper(&args, arguments, original)
         }
     }
+}
+
+/// Says whether the daemon lives, in one line.
+fn health(args: &Args) -> ExitCode {
+    let (line, code) = match health::check(&args.imtl_socket(), health::PATIENCE) {
+        Ok(health) => (health.to_string(), ExitCode::SUCCESS),
+        Err(error) => (error.to_string(), ExitCode::FAILURE),
+    };
+    // Container engines keep what a check prints, from either.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    code
 }
 
 fn parse(arguments: &[std::ffi::OsString], original: bool) -> Result<Args, clap::Error> {
@@ -53,15 +67,20 @@ fn keeper(args: &Args, arguments: Vec<std::ffi::OsString>, original: bool) -> Ex
         // The original logs to standard output, and scripts keep that.
         let _ = rustix::stdio::dup2_stderr(std::io::stdout());
     }
-    let _log = match logging::start(args.log_format, args.log_level) {
+    let _log = match logging::start(keep::log_format(args, original), args.log_level) {
         Ok(log) => log,
         Err(error) => return no_log(&error),
     };
     if original {
         tracing::info!("MTL Manager version: {} (Pointsman)", env!("CARGO_PKG_VERSION"));
     }
-    match keep::run(args, arguments) {
-        Ok(code) => ExitCode::from(code),
+    match keep::run(args, arguments, original) {
+        Ok(code) => {
+            if original {
+                tracing::info!("MTL Manager exited.");
+            }
+            ExitCode::from(code)
+        }
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::from(keep::exit_code(&error, original))
@@ -72,17 +91,13 @@ fn keeper(args: &Args, arguments: Vec<std::ffi::OsString>, original: bool) -> Ex
 fn engine(args: &Args) -> ExitCode {
     // Only the keeper may be taken for the original.
     let _ = rustix::thread::set_name(c"pointsman-node");
-    let _log = match logging::start(args.log_format, args.log_level) {
+    let _log = match logging::start(args.log_format.unwrap_or_default(), args.log_level) {
         Ok(log) => log,
         Err(error) => return no_log(&error),
     };
-    let kernel = |bpffs: &Path| match LinuxKernel::open(bpffs) {
-        Ok(kernel) => Ok(Box::new(kernel) as Box<dyn Kernel>),
-        Err(error) => Err(KernelError(error.to_string())),
-    };
     let result = Link::from_stdin()
         .map_err(daemon::DaemonError::from)
-        .and_then(|link| daemon::run(args, Some(link), kernel));
+        .and_then(|link| daemon::run(args, Some(link), chainless::open));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

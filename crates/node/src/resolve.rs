@@ -5,10 +5,13 @@
 //! does not take an object ends the whole.
 
 use crate::disk::StorageError;
+use crate::fleet::drop::DropDir;
 use crate::host::Kernel;
 use crate::state::{Edition, StateFile, StoredObject};
 use crate::store::{Store, read_regular};
-use pointsman_model::document::{Builtin, Document, Namespaces, ObjectSource, ProgramSpec};
+use pointsman_model::document::{
+    Builtin, Document, InstanceProgram, Namespaces, ObjectSource, ProgramSpec,
+};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::plan::{ResolvedProgram, entries_digest};
 use pointsman_model::{Fingerprint, ProgramName, Sha256};
@@ -36,6 +39,8 @@ pub struct Resolver<'a, K: ?Sized> {
     pub kernel: &'a mut K,
     /// Keeps objects.
     pub store: &'a Store,
+    /// Where somebody else may have laid objects down.
+    pub dropped: Option<&'a DropDir>,
     /// What is known from earlier.
     pub cache: &'a mut FactsCache,
     /// Remembers which objects are put into the store; without it none is: a plan changes
@@ -94,11 +99,14 @@ impl FactsCache {
 }
 
 impl Resolved {
-    /// The objects by program, as they are remembered.
+    /// The objects by program, as they are remembered. What instances bring is remembered nowhere.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<ProgramName, StoredObject> {
         let found = self.programs.iter().filter_map(|(name, program)| {
             let program = program.as_ref().ok()?;
+            if InstanceProgram::of_source(&program.source).is_some() {
+                return None;
+            }
             let source = program.source.clone();
             Some((name.clone(), StoredObject { sha256: program.object, source }))
         });
@@ -155,6 +163,8 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
     ) -> Result<Result<ResolvedProgram, ProgramProblem>, StorageError> {
         let found = match origin {
             Origin::Sources => self.find(&spec.object),
+            // What instances bring is this version's, whatever document is in force.
+            Origin::Accepted(_) if is_of_instances(&spec.object) => self.find(&spec.object),
             Origin::Accepted(edition) => self.recall(name, edition),
         };
         let Found { hash, bytes, source } = match found {
@@ -163,6 +173,7 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
         };
         if let Some(state) = self.keep.as_deref_mut()
             && let Some(bytes) = &bytes
+            && !is_of_instances(&spec.object)
             && !self.store.contains(&hash)
         {
             state.copies(hash)?;
@@ -237,18 +248,36 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
                     *self.cache.builtins.entry(*builtin).or_insert_with(|| Sha256::of(bytes));
                 Ok(found(hash, Some(Cow::Borrowed(bytes))))
             }
-            ObjectSource::Stored(hash) if self.store.contains(hash) => Ok(found(*hash, None)),
-            ObjectSource::Stored(hash) => Err(format!(
-                "sha256:{hash} is not in the store; copy the object to {}",
-                self.store.path(hash).display()
-            )),
-            ObjectSource::Url(_, hash) if self.store.contains(hash) => Ok(found(*hash, None)),
-            ObjectSource::Url(url, hash) => Err(format!(
-                "the courier has not fetched {url} yet; start it, or copy the \
-                 object to {}",
-                self.store.path(hash).display()
-            )),
+            ObjectSource::Instances(program) => {
+                let bytes = self.kernel.instance_program(*program);
+                Ok(found(Sha256::of(bytes), Some(Cow::Borrowed(bytes))))
+            }
+            ObjectSource::Stored(hash) | ObjectSource::Url(_, hash)
+                if self.store.contains(hash) =>
+            {
+                Ok(found(*hash, None))
+            }
+            ObjectSource::Stored(hash) => match self.laid_down(hash)? {
+                Some(bytes) => Ok(found(*hash, Some(Cow::Owned(bytes)))),
+                None => Err(format!(
+                    "sha256:{hash} is not in the store; copy the object to {}",
+                    self.store.path(hash).display()
+                )),
+            },
+            ObjectSource::Url(url, hash) => match self.laid_down(hash)? {
+                Some(bytes) => Ok(found(*hash, Some(Cow::Owned(bytes)))),
+                None => Err(format!(
+                    "the courier has not fetched {url} yet; start it, or copy the \
+                     object to {}",
+                    self.store.path(hash).display()
+                )),
+            },
         }
+    }
+
+    /// A copy of an object that a courier brought.
+    fn laid_down(&self, hash: &Sha256) -> Result<Option<Vec<u8>>, String> {
+        self.dropped.map_or(Ok(None), |dropped| dropped.read_object(hash))
     }
 
     /// Finds the object that a program had when its document was accepted.
@@ -271,10 +300,28 @@ impl<K: Kernel + ?Sized> Resolver<'_, K> {
     }
 }
 
+/// The objects that programs in some chain have by their hashes alone, so that somebody else has to
+/// bring them.
+pub(crate) fn named_objects(document: &Document) -> BTreeSet<Sha256> {
+    let used = used_programs(document).into_iter();
+    let named = used.filter_map(|name| match &document.programs.get(name)?.object {
+        ObjectSource::Stored(hash) | ObjectSource::Url(_, hash) => Some(*hash),
+        ObjectSource::Path(..)
+        | ObjectSource::Inline(_)
+        | ObjectSource::Builtin(_)
+        | ObjectSource::Instances(_) => None,
+    });
+    named.collect()
+}
+
 /// The programs that some chain uses.
 fn used_programs(document: &Document) -> BTreeSet<&ProgramName> {
     let chains = document.interfaces.values().filter_map(|interface| interface.xdp.as_ref());
     chains.flat_map(|xdp| xdp.chain.iter().map(|entry| &entry.program)).collect()
+}
+
+fn is_of_instances(object: &ObjectSource) -> bool {
+    matches!(object, ObjectSource::Instances(_))
 }
 
 fn maps_digest(program: &ResolvedProgram) -> Sha256 {

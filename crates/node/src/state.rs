@@ -56,6 +56,9 @@ pub struct State {
     /// The watched document when the node was drained: it must not end that by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<Sha256>,
+    /// The document of the snapshot that lay there when the node was drained, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over_snapshot: Option<Sha256>,
 }
 
 /// One document with the objects it was resolved to.
@@ -104,12 +107,21 @@ pub struct StateFile {
     state: State,
     /// Whether the disk did not take what is remembered here.
     behind: bool,
-    /// Who is told the document in force.
+    /// Who is told what is in force.
     observer: Option<Observer>,
 }
 
-/// Is given the text of the document in force whenever another one comes into force.
-pub struct Observer(Box<dyn Fn(Result<Vec<u8>, String>) + Send>);
+/// What is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// The document's text, or why it cannot be read; `None`: none is in force.
+    pub text: Option<Result<Vec<u8>, String>>,
+    /// Whether the node was drained: the document is not to be carried out.
+    pub drained: bool,
+}
+
+/// Is told what is in force whenever that is something else.
+pub struct Observer(Box<dyn Fn(InForce) + Send>);
 
 impl std::fmt::Debug for Observer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -166,26 +178,34 @@ impl StateFile {
         self
     }
 
-    /// The state with somebody who is told the document in force: the one there is at once, and
-    /// each that follows it; or why it cannot be read.
+    /// The state with somebody who is told what is in force: what is so now at once, and whatever
+    /// follows it.
     #[must_use]
-    pub fn observed_by(
-        mut self,
-        observer: impl Fn(Result<Vec<u8>, String>) + Send + 'static,
-    ) -> Self {
+    pub fn observed_by(mut self, observer: impl Fn(InForce) + Send + 'static) -> Self {
         self.observer = Some(Observer(Box::new(observer)));
-        self.tell(None);
+        self.tell();
         self
     }
 
-    /// Tells the observer the document in force, unless it is still `before`.
-    fn tell(&self, before: Option<Sha256>) {
-        let current = self.state.current.as_ref().map(|edition| edition.document);
-        let (Some(observer), Some(current)) = (&self.observer, current) else { return };
-        if before == Some(current) {
-            return;
+    /// Which document is in force, and whether it is carried out.
+    fn in_force(&self) -> (Option<Sha256>, bool) {
+        let current = self.state.current.as_ref();
+        (current.map(|edition| edition.document), self.state.drained)
+    }
+
+    /// Tells the observer what is in force.
+    fn tell(&self) {
+        let Some(observer) = &self.observer else { return };
+        let (document, drained) = self.in_force();
+        let read = |hash: &Sha256| self.documents.read(hash).map_err(|error| error.to_string());
+        observer.0(InForce { text: document.as_ref().map(read), drained });
+    }
+
+    /// The same, unless it is what was `before`.
+    fn tell_news(&self, before: (Option<Sha256>, bool)) {
+        if before != self.in_force() {
+            self.tell();
         }
-        observer.0(self.documents.read(&current).map_err(|error| error.to_string()));
     }
 
     /// What is remembered.
@@ -214,10 +234,10 @@ impl StateFile {
         let text = serde_json::to_vec_pretty(&next)
             .expect("invariant: the state has string keys and no floats");
         self.disk.replace(&self.path, &text)?;
-        let before = self.state.current.as_ref().map(|edition| edition.document);
+        let before = self.in_force();
         self.state = next;
         self.behind = false;
-        self.tell(before);
+        self.tell_news(before);
         Ok(())
     }
 
@@ -230,10 +250,10 @@ impl StateFile {
     pub fn force(&mut self, next: State) -> Result<(), StorageError> {
         let result = self.set(next.clone());
         if result.is_err() {
-            let before = self.state.current.as_ref().map(|edition| edition.document);
+            let before = self.in_force();
             self.state = State { format: FORMAT, ..next };
             self.behind = true;
-            self.tell(before);
+            self.tell_news(before);
         }
         result
     }

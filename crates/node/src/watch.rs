@@ -7,7 +7,7 @@ use crate::store::read_open;
 use pointsman_model::document::{DocumentError, MAX_BYTES};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
@@ -66,8 +66,7 @@ impl Watch {
         let no_name = || WatchError::NoName { document: document.to_owned() };
         let name = document.file_name().ok_or_else(no_name)?.to_owned();
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        // MOVED_TO: renamed over. CLOSE_WRITE: edited in place. CREATE: linked into place; a file
-        // created to be written is skipped until it is closed.
+        // MOVED_TO: renamed over. CLOSE_WRITE: edited in place. CREATE: linked into place.
         let events = WatchFlags::MOVED_TO
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::CREATE
@@ -108,6 +107,11 @@ impl Watch {
         poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], None).map(drop)
     }
 
+    /// Whether the document has no byte yet: it was created to be written.
+    fn is_empty(&self) -> bool {
+        self.document.symlink_metadata().is_ok_and(|about| about.is_file() && about.len() == 0)
+    }
+
     /// Reads what has happened; any number of changes are one.
     fn drain(&self) -> Result<Events, Errno> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -126,18 +130,13 @@ impl Watch {
             // After an overflow anything may have happened.
             events.changed |= flags.contains(ReadFlags::QUEUE_OVERFLOW);
             if event.file_name().is_some_and(|name| name.to_bytes() == self.name.as_bytes()) {
+                // Also one that was only created so far, but not an empty one: whether its writer is
+                // at work, or linked it into place whole, cannot be told. A torn document is refused,
+                // and closing it gives another event.
                 let created = flags.contains(ReadFlags::CREATE);
-                events.changed |= !created || !self.is_being_written();
+                events.changed |= !created || !self.is_empty();
             }
         }
-    }
-
-    /// Whether a file that has just appeared is one that its creator is still writing: a regular
-    /// file with one name. Closing it gives another event.
-    fn is_being_written(&self) -> bool {
-        rustix::fs::statat(CWD, &self.document, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
-        })
     }
 }
 
@@ -185,6 +184,7 @@ pub fn read(document: &Path) -> Result<Option<Vec<u8>>, DocumentError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType};
     use std::fs;
 
     fn events(watch: &Watch) -> (bool, bool) {
@@ -211,7 +211,10 @@ mod tests {
         drop(file);
         assert_eq!(events(&watch), (true, false));
         fs::rename(&document, &aside).unwrap();
+        fs::write(&aside, "{}").unwrap();
         fs::hard_link(&aside, &document).unwrap();
+        // As link(2) and unlink(2) do it, before anybody looks.
+        fs::remove_file(&aside).unwrap();
         assert_eq!(events(&watch), (true, false));
         fs::remove_dir_all(directory.path()).unwrap();
         assert!(watch.drain().unwrap().gone);

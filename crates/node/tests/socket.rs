@@ -35,9 +35,24 @@ impl Server {
         Self::limited(host, engine, Limits::default())
     }
 
+    /// The socket that only shows.
+    fn showing(host: &TestHost, engine: Handle) -> Self {
+        let socket = host.path("status.sock");
+        let group = rustix::process::getgid().as_raw();
+        let listener = http::listen(&socket, Some(group)).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let (leases, _) = pointsman_node::leases::Handle::new().unwrap();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let stop = async { drop(stopped.await) };
+            runtime.block_on(http::serve_status(listener, engine, leases, Limits::default(), stop))
+        });
+        Self { socket, stop, thread }
+    }
+
     fn limited(host: &TestHost, engine: Handle, limits: Limits) -> Self {
         let socket = host.path("node.sock");
-        let listener = http::listen(&socket).unwrap();
+        let listener = http::listen(&socket, None).unwrap();
         let (stop, stopped) = oneshot::channel();
         // Nobody at the other end: there are no leases here.
         let (leases, _) = pointsman_node::leases::Handle::new().unwrap();
@@ -120,6 +135,48 @@ fn every_route_answers_with_its_type() {
     let drained: DrainReport = send(&socket, "POST", "/v1/drain", b"").json();
     assert_eq!(drained.failures, [] as [&str; 0]);
     assert!(host.running("a").is_empty());
+    server.stop();
+    assert!(node.stop());
+}
+
+#[test]
+fn the_socket_that_shows_changes_nothing() {
+    let host = TestHost::new();
+    let node = host.start();
+    node.apply(&document(1, &[("a", "cu")])).unwrap();
+    let server = Server::showing(&host, node.handle.clone());
+    let socket = server.socket.clone();
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let status: Status = send(&socket, "GET", "/v1/status", b"").json();
+    assert_eq!(status.generation, Some(1));
+    let counters: Counters = send(&socket, "GET", "/v1/counters", b"").json();
+    assert_eq!(counters.hooks.len(), 1);
+    let page: EventPage = send(&socket, "GET", "/v1/events?limit=1", b"").json();
+    assert_eq!(page.events.len(), 1);
+    // Whatever the node's API has more of, by its own description.
+    let api: serde_json::Value = serde_json::from_str(&http::openapi_json()).unwrap();
+    let next = document(2, &[("a", "b")]).to_string();
+    let mut refused = 0;
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            if ["/v1/status", "/v1/counters", "/v1/events"].contains(&path.as_str()) {
+                assert_eq!(method, "get");
+                continue;
+            }
+            let path = path.replace("{id}", "1");
+            let answer = send(&socket, &method.to_uppercase(), &path, next.as_bytes());
+            let problem = answer.problem(404, ProblemKind::NotFound);
+            assert!(problem.title.contains("use node.sock"), "{problem:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 10, "{refused}");
+    send(&socket, "PUT", "/v1/status", next.as_bytes()).problem(404, ProblemKind::NotFound);
+    assert_eq!(
+        (host.running("a"), node.status().generation),
+        (vec!["c".into(), "u".to_owned()], Some(1))
+    );
     server.stop();
     assert!(node.stop());
 }

@@ -14,6 +14,8 @@
 //! * [`relevant`] is what of a host a plan depends on.
 //! * A hook that an operator bypassed ([`Wanted::bypassed`]) gets an empty chain, and its programs
 //!   keep their maps.
+//! * [`nic`] says what of a card goes to whom.
+//! * [`instances`] joins what instances need to a document.
 //! * [`guard`] keeps an accepted document from being replaced by an older or an emptied one.
 #![forbid(unsafe_code)]
 
@@ -26,7 +28,9 @@ mod execution;
 mod follow;
 mod guard;
 mod hook;
+pub mod instances;
 mod narrow;
+pub mod nic;
 mod place;
 mod planner;
 mod preflight;

@@ -7,6 +7,7 @@ mod adding;
 mod forms;
 mod instructions;
 mod swap;
+mod xsk;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -46,6 +47,8 @@ struct Options {
     /// Forms to time; all by default.
     #[arg(long, value_delimiter = ',')]
     forms: Vec<Form>,
+    #[command(flatten)]
+    xsk: xsk::Options,
 }
 
 /// One figure.
@@ -67,6 +70,9 @@ fn main() -> Result<()> {
     }
     if let Some(seconds) = options.swap {
         return swap::run(seconds, options.json);
+    }
+    if options.xsk.is_wanted() {
+        return xsk::run(&options.xsk, options.rounds, options.milliseconds, options.json);
     }
     let mut rows = Vec::new();
     for work in [Work::Trivial, Work::Parsing] {

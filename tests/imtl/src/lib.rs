@@ -137,7 +137,10 @@ impl Client {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let got = recvmsg(&self.stream, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+        // A receive with a timeout is interrupted by a stop of the process, too (signal(7)).
+        let got = rustix::io::retry_on_intr(|| {
+            recvmsg(&self.stream, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)
+        })?;
         if got.bytes != 1 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -165,6 +168,7 @@ impl Client {
     pub fn ended(&mut self) -> io::Result<bool> {
         match self.stream.read(&mut [0; 1]) {
             Ok(read) => Ok(read == 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ended(),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(true),
             Err(error) => Err(error),
         }

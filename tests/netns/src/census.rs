@@ -1,7 +1,8 @@
 //! What the kernel holds of one test: its programs, maps and links, whoever else has some.
 //!
 //! Names do not tell one test's objects from another's that runs beside it. So the maps of some
-//! objects get names that nobody else uses: what has them, or uses them, is this test's.
+//! objects get names that nobody else uses: what has them, or uses them, is this test's. Maps of
+//! objects that a test does not bring, the daemon's own, are known by a program that uses them.
 //!
 //! Nobody should list maps with other tools meanwhile: that may make the kernel keep a program array
 //! for ever (`objects/census.c` says how), which then counts as left over.
@@ -19,6 +20,8 @@ pub struct Census {
     _object: Object,
     /// The names.
     marks: BTreeSet<String>,
+    /// Maps that are this test's whatever their names are.
+    adopted: BTreeSet<u32>,
     /// Every map seen so far that belongs to a program of this test.
     seen: BTreeSet<u32>,
 }
@@ -41,13 +44,18 @@ impl Default for Census {
         let open = ObjectBuilder::default().open_memory(&bytes).expect("libbpf opens it");
         let object = open.load().expect("root, and a kernel with BTF");
         let lister = object.progs_mut().next().expect("one program").attach().expect("an iterator");
-        Self { lister, _object: object, marks: BTreeSet::new(), seen: BTreeSet::new() }
+        let (marks, adopted, seen) = Default::default();
+        Self { lister, _object: object, marks, adopted, seen }
     }
 }
 
 impl Census {
     /// All maps of the kernel: id and name.
-    fn maps(&self) -> Vec<(u32, String)> {
+    ///
+    /// # Panics
+    /// The kernel does not tell.
+    #[must_use]
+    pub fn maps(&self) -> Vec<(u32, String)> {
         let mut text = String::new();
         let mut list = Iter::new(&self.lister).expect("an iterator");
         list.read_to_string(&mut text).expect("a list");
@@ -81,19 +89,28 @@ impl Census {
         name
     }
 
+    /// Takes the maps that a program uses for this test's, by whatever names.
+    ///
+    /// # Panics
+    /// There is no such program.
+    pub fn adopt(&mut self, program: u32) {
+        let used = maps_of(program).expect("a program of this number");
+        self.seen.extend(&used);
+        self.adopted.extend(used);
+    }
+
     /// Counts.
     pub fn take(&mut self) -> Held {
         let mut held = Held::default();
         let mut marked = BTreeSet::new();
         for (id, name) in self.maps() {
-            if self.marks.contains(&name) {
+            if self.marks.contains(&name) || self.adopted.contains(&id) {
                 marked.insert(id);
                 *held.maps.entry(name).or_default() += 1;
             }
         }
         let mut programs = BTreeSet::new();
-        let options = ProgInfoQueryOptions::default().include_map_ids(true);
-        for program in ProgInfoIter::with_query_opts(options) {
+        for program in programs_with_maps() {
             if program.map_ids.iter().any(|map| marked.contains(map)) {
                 programs.insert(program.id);
                 self.seen.extend(program.map_ids);
@@ -111,6 +128,16 @@ impl Census {
     pub fn left(&self) -> usize {
         self.maps().iter().filter(|(id, _)| self.seen.contains(id)).count()
     }
+}
+
+fn programs_with_maps() -> ProgInfoIter {
+    ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default().include_map_ids(true))
+}
+
+/// The maps that a program uses, by number; `None`: there is no such program.
+#[must_use]
+pub fn maps_of(program: u32) -> Option<Vec<u32>> {
+    programs_with_maps().find(|found| found.id == program).map(|found| found.map_ids)
 }
 
 /// `number` to the base of 36 in exactly `width` digits.

@@ -123,9 +123,19 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::start`].
-    pub fn start_as(&self, netns: &Netns, mut command: Command) -> Result<Daemon> {
+    pub fn start_as(&self, netns: &Netns, command: Command) -> Result<Daemon> {
+        self.start_notifying(netns, command, |_| Ok(()))
+    }
+
+    fn start_notifying(
+        &self,
+        netns: &Netns,
+        mut command: Command,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Daemon> {
         let path = self.path(&format!("notify-{}", crate::unique()));
         let notify = UnixDatagram::bind(&path)?;
+        prepare(&path)?;
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
         command.env("NOTIFY_SOCKET", &path).stderr(log);
         let child = netns.run(move || command.spawn()).context("start pointsman-node")?;
@@ -134,6 +144,16 @@ impl Host {
             Daemon { child, socket, ready: Mutex::new(listen(notify.try_clone()?)), notify };
         daemon.ready_again()?;
         Ok(daemon)
+    }
+
+    /// The same for a daemon that runs as another user, who has to be able to say how it is.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub fn start_open_to(&self, netns: &Netns, command: Command, user: u32) -> Result<Daemon> {
+        self.start_notifying(netns, command, |path| {
+            Ok(std::os::unix::fs::chown(path, Some(user), None)?)
+        })
     }
 
     /// Starts the daemon where it must fail, and returns how it ended and what it said.
@@ -202,9 +222,10 @@ impl Daemon {
     /// Kills the daemon, not its keeper, and waits until it has ended.
     ///
     /// # Errors
-    /// The kernel's answer.
+    /// None runs, or the kernel's answer.
     pub fn kill_engine(&self) -> Result<()> {
-        let pid = i32::try_from(self.engine()).ok().and_then(Pid::from_raw);
+        let engine = self.engine_file().context("no daemon runs")?;
+        let pid = i32::try_from(engine).ok().and_then(Pid::from_raw);
         let pidfd = pidfd_open(pid.context("a process id")?, PidfdFlags::empty())?;
         pidfd_send_signal(&pidfd, Signal::KILL)?;
         ended(&pidfd)
@@ -389,18 +410,23 @@ fn only_hook(status: &Value) -> Value {
 /// The command cannot be run.
 #[must_use]
 pub fn cli(arguments: &[&str], input: &[u8]) -> Answer {
-    let run = || -> Result<Output> {
-        let mut child = Command::new(binary("pointsman"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+    run(Command::new(binary("pointsman")).args(arguments), input)
+}
+
+/// Runs a command to its end with `input` on standard input.
+///
+/// # Panics
+/// It cannot be run.
+#[must_use]
+pub fn run(command: &mut Command, input: &[u8]) -> Answer {
+    let mut output = || -> Result<Output> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
         // A command that refuses its input early closes the pipe.
         let _ = child.stdin.take().context("a pipe")?.write_all(input);
         Ok(child.wait_with_output()?)
     };
-    let output = run().expect("run pointsman");
+    let output = output().expect("the command runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Answer {
         code: output.status.code().unwrap_or(-1),
@@ -426,6 +452,7 @@ fn build() -> Result<PathBuf> {
     }
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--package", "pointsman-node", "--package", "pointsman-cli"])
+        .args(["--package", "pointsman-control", "--package", "pointsman-courier"])
         .status()
         .context("run cargo")?;
     if !status.success() {

@@ -8,14 +8,18 @@ pub mod bpffs;
 pub mod census;
 pub mod daemon;
 pub mod dispatcher;
+pub mod fleet;
 pub mod flow;
 pub mod foreign;
+pub mod http;
 pub mod members;
 pub mod netns;
 pub mod packets;
 pub mod pool;
 pub mod random;
+pub mod service;
 pub mod shelf;
+pub mod sockets;
 pub mod traffic;
 
 use std::path::PathBuf;

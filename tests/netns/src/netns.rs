@@ -43,7 +43,18 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Its name under `/run/netns`.
+    /// Takes its name from it: it lives on as long as this value, or a process in it. `ip` does not
+    /// find it any more.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn unname(&mut self) -> Result<()> {
+        ip(&["netns", "delete", &self.name])?;
+        self.name.clear();
+        Ok(())
+    }
+
+    /// Its name under `/run/netns`; empty: it was taken from it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -99,6 +110,9 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
         if let Err(e) = ip(&["netns", "delete", &self.name]) {
             eprintln!("{e:#}");
         }
@@ -120,6 +134,8 @@ pub const LEFT: &str = "10.77.0.1";
 /// The address of `v1`.
 pub const RIGHT: &str = "10.77.0.2";
 const MACS: [&str; 2] = ["02:00:00:00:77:01", "02:00:00:00:77:02"];
+/// The same as bytes.
+pub const MAC_BYTES: [[u8; 6]; 2] = [[2, 0, 0, 0, 0x77, 1], [2, 0, 0, 0, 0x77, 2]];
 
 impl Pair {
     /// Makes both namespaces and the pair.
@@ -132,28 +148,34 @@ impl Pair {
         Ok(pair)
     }
 
+    /// The same with so many receive and transmit queues on each side. What a program sends on a
+    /// queue of one side comes on the queue of that number of the other.
+    ///
+    /// # Errors
+    /// `ip` fails; it takes root.
+    pub fn with_queues(queues: u32) -> Result<Self> {
+        let pair = Self { left: Netns::new()?, right: Netns::new()? };
+        pair.connect_with(Some(queues))?;
+        Ok(pair)
+    }
+
     /// Makes the veth pair: again, when it was deleted.
     ///
     /// # Errors
     /// `ip` fails.
     pub fn connect(&self) -> Result<()> {
+        self.connect_with(None)
+    }
+
+    fn connect_with(&self, queues: Option<u32>) -> Result<()> {
         let Self { left, right } = self;
-        left.ip(&[
-            "link",
-            "add",
-            "v0",
-            "address",
-            MACS[0],
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "v1",
-            "address",
-            MACS[1],
-            "netns",
-            right.name(),
-        ])?;
+        let number = queues.unwrap_or_default().to_string();
+        let queues = ["numrxqueues", &number, "numtxqueues", &number];
+        let queues = if number == "0" { &[][..] } else { &queues };
+        let near = ["link", "add", "v0", "address", MACS[0]];
+        let far = ["type", "veth", "peer", "name", "v1", "address", MACS[1]];
+        let namespace = ["netns", right.name()];
+        left.ip(&[&near, queues, &far, queues, &namespace].concat())?;
         let sides = [(left, "v0", LEFT, RIGHT, MACS[1]), (right, "v1", RIGHT, LEFT, MACS[0])];
         for (side, device, own, other, mac) in sides {
             side.ip(&["address", "add", &format!("{own}/24"), "dev", device])?;

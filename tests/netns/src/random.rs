@@ -21,6 +21,12 @@ impl Random {
         Self(seed)
     }
 
+    /// Another sequence, for another thread: the same seed repeats it too.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
     /// The next number.
     #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {

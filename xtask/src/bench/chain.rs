@@ -19,6 +19,19 @@ pub(crate) struct SwapOptions {
     seconds: u64,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct XskOptions {
+    /// How often each form takes its turn; the figure is the median.
+    #[arg(long, default_value_t = 101, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// How long a turn takes.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    milliseconds: u32,
+    /// The length of a frame in bytes, from 60 to 1514.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    bytes: u16,
+}
+
 /// Times the forms of a chain.
 pub(super) fn run(workspace: &Workspace, options: &Options, json: bool) -> Result<ExitCode> {
     benchmark(workspace, &options.options, json)
@@ -27,6 +40,18 @@ pub(super) fn run(workspace: &Workspace, options: &Options, json: bool) -> Resul
 /// Swaps under live frames.
 pub(super) fn swap(workspace: &Workspace, options: &SwapOptions, json: bool) -> Result<ExitCode> {
     benchmark(workspace, &["--swap".to_owned(), options.seconds.to_string()], json)
+}
+
+/// Receives behind the chain, and behind a bare XSKMAP program.
+pub(super) fn xsk(workspace: &Workspace, options: &XskOptions, json: bool) -> Result<ExitCode> {
+    let XskOptions { rounds, milliseconds, bytes } = options;
+    let options = [
+        "--xsk".to_owned(),
+        format!("--rounds={rounds}"),
+        format!("--milliseconds={milliseconds}"),
+        format!("--bytes={bytes}"),
+    ];
+    benchmark(workspace, &options, json)
 }
 
 fn benchmark(workspace: &Workspace, options: &[String], json: bool) -> Result<ExitCode> {

@@ -38,7 +38,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options, as_json: bool) -> Re
     setup::ensure(&[setup::BUILD, setup::NETNS])?;
     let binaries = Binaries::build(workspace)?;
     let lab = Lab::new("bench")?;
-    let daemon = Daemon::start(&lab, &binaries)?;
+    let daemon = Daemon::start(lab.site(), &binaries)?;
     if !as_json {
         println!("connections  requests/s   p50 us   p99 us   rss kB");
     }

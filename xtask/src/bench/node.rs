@@ -38,7 +38,7 @@ pub(super) fn measure(workspace: &Workspace, options: &Options) -> Result<Vec<Ro
     let lab = Lab::new("bench")?;
     let object = lab.path("size_guard.o");
     lab::compile(&workspace.root.join("xtask/objects/size_guard.c"), &object)?;
-    let daemon = Daemon::start(&lab, &binaries)?;
+    let daemon = Daemon::start(lab.site(), &binaries)?;
     let mut documents = Documents { lab: &lab, object: &object, generation: 0 };
     let mut rows = effects(&mut documents, &daemon, options.rounds)?;
     rows.extend(no_ops(&documents, &daemon, options.rounds)?);

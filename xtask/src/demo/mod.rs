@@ -1,7 +1,9 @@
 //! `cargo xtask demo`: a chain of four programs on real packets, re-ordered and upgraded while
-//! they flow, and every packet accounted for.
+//! they flow, and every packet accounted for; then a fleet of three hosts, changed by one call.
 
 mod account;
+mod burst;
+mod fleet;
 mod traffic;
 
 use self::account::{Chain, checks, grouped};
@@ -28,6 +30,9 @@ pub(crate) struct Options {
     /// How long traffic flows.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=3600))]
     seconds: u64,
+    /// Keep the fleet's database in a PostgreSQL server of its own, instead of a file of SQLite.
+    #[arg(long)]
+    postgres: bool,
 }
 
 /// What the document of one generation differs in.
@@ -77,12 +82,15 @@ const REASONS: [(&str, &str); 3] = [
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     lab::require_root()?;
     setup::ensure(&[setup::BUILD, setup::NETNS])?;
+    if options.postgres {
+        setup::ensure(&[setup::SERVICES])?;
+    }
     println!("demo: building");
-    let binaries = Binaries::build(workspace)?;
+    let binaries = Binaries::build_fleet(workspace)?;
     let lab = Lab::new("demo")?;
     let object = lab.path("size_guard.o");
     lab::compile(&workspace.root.join("xtask/objects/size_guard.c"), &object)?;
-    let daemon = Daemon::start(&lab, &binaries)?;
+    let daemon = Daemon::start(lab.site(), &binaries)?;
     println!("demo: the daemon runs in network namespace {}", lab.inside.name());
 
     apply(&lab, &daemon, &GENERATIONS[0], &object)?;
@@ -103,8 +111,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     }
     sent?;
     shown?;
+    let fleet = fleet::show(&binaries, &object, options.postgres)?;
+    succeeded &= fleet.succeeded;
     if options.hold {
-        hold(&lab, &daemon);
+        tell(&lab, &daemon);
+        fleet.tell()?;
+        interrupt::wait_for_signal();
     }
     println!("\ndemo: cleaning up");
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -197,8 +209,8 @@ fn document(generation: &Generation, object: &Path) -> Value {
     })
 }
 
-/// Tells how to send packets of one's own, and waits for Ctrl-C.
-fn hold(lab: &Lab, daemon: &Daemon) {
+/// Tells how to send packets of one's own.
+fn tell(lab: &Lab, daemon: &Daemon) {
     let show = |arguments: &[&str]| {
         let mut command: Command = daemon.command();
         shown(command.args(arguments))
@@ -221,7 +233,6 @@ Change the chain: copy and edit {}, raise its generation, then:
         lab.path("generation-3.json").display(),
         show(&["apply", "FILE"]),
     );
-    interrupt::wait_for_signal();
 }
 
 #[cfg(test)]

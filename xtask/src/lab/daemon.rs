@@ -1,31 +1,21 @@
 //! The daemon in the lab, and the command line that talks to it.
 
-use super::Lab;
+use super::{Service, Site};
 use crate::process::{capture, shown};
 use crate::workspace::Workspace;
-use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use anyhow::{Context, Result};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
-
-/// How long the daemon may take to become ready, and to end.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running daemon. Dropped: it is drained and ended.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    child: Child,
-    pidfd: OwnedFd,
+    service: Service,
     cli: PathBuf,
     socket: PathBuf,
-    log: PathBuf,
 }
 
 /// The release binaries.
@@ -33,69 +23,74 @@ pub(crate) struct Daemon {
 pub(crate) struct Binaries {
     node: PathBuf,
     cli: PathBuf,
+    /// Control plane and courier, where they are wanted.
+    fleet: Option<[PathBuf; 2]>,
 }
 
 impl Binaries {
-    /// Builds them.
+    /// Builds the daemon and the command line.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        let packages = ["--package", "pointsman-node", "--package", "pointsman-cli"];
-        let built =
-            workspace.build(&[&["build", "--release", "--bins"], packages.as_slice()].concat())?;
+        Self::of(workspace, &["pointsman-node", "pointsman-cli"])
+    }
+
+    /// The same, with control plane and courier.
+    pub(crate) fn build_fleet(workspace: &Workspace) -> Result<Self> {
+        let all = ["pointsman-node", "pointsman-cli", "pointsman-control", "pointsman-courier"];
+        Self::of(workspace, &all)
+    }
+
+    fn of(workspace: &Workspace, packages: &[&str]) -> Result<Self> {
+        let packages = packages.iter().flat_map(|package| ["--package", package]);
+        let built = workspace.build(
+            &["build", "--release", "--bins"].into_iter().chain(packages).collect::<Vec<_>>(),
+        )?;
         let find = |name: &str| {
-            let found = built.iter().find(|path| path.file_name().is_some_and(|file| file == name));
-            found.cloned().with_context(|| format!("cargo built no {name}"))
+            built.iter().find(|path| path.file_name().is_some_and(|file| file == name)).cloned()
         };
-        Ok(Self { node: find("pointsman-node")?, cli: find("pointsman")? })
+        let must = |name: &str| find(name).with_context(|| format!("cargo built no {name}"));
+        let fleet = find("pointsman-control").zip(find("pointsman-courier"));
+        Ok(Self {
+            node: must("pointsman-node")?,
+            cli: must("pointsman")?,
+            fleet: fleet.map(Into::into),
+        })
+    }
+
+    pub(crate) fn cli(&self) -> &PathBuf {
+        &self.cli
+    }
+
+    pub(crate) fn control(&self) -> Result<&PathBuf> {
+        self.fleet.as_ref().map(|[control, _]| control).context("no control plane was built")
+    }
+
+    pub(crate) fn courier(&self) -> Result<&PathBuf> {
+        self.fleet.as_ref().map(|[_, courier]| courier).context("no courier was built")
     }
 }
 
 impl Daemon {
-    /// Starts the daemon inside the lab and waits until it says that it is ready.
-    pub(crate) fn start(lab: &Lab, binaries: &Binaries) -> Result<Self> {
-        let notify = lab.path("notify");
-        let ready = UnixDatagram::bind(&notify)
-            .with_context(|| format!("cannot listen at {}", notify.display()))?;
-        let log = lab.path("node.log");
-        let stderr = File::create(&log)?;
-        let mut command = Command::new(&binaries.node);
-        command
-            .args(["--run-dir".into(), lab.path("run")])
-            .args(["--state-dir".into(), lab.path("state")])
-            .args(["--bpffs".into(), lab.path("bpffs/pointsman")])
-            .args(["--document".into(), lab.path("node.json")])
-            .env("NOTIFY_SOCKET", &notify)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            // Ctrl-C is for us: the daemon is drained first and ended then.
-            .process_group(0);
-        // A child belongs to the namespace of the thread that starts it.
-        let child = lab.inside.run(move || command.spawn())?.context("cannot run the daemon")?;
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
-            .context("cannot watch the daemon")?;
-        let (cli, socket) = (binaries.cli.clone(), lab.path("run/node.sock"));
-        let daemon = Self { child, pidfd, cli, socket, log };
-        daemon.wait_ready(&ready)?;
-        Ok(daemon)
+    /// Starts the daemon and waits until it says that it is ready.
+    pub(crate) fn start(site: Site<'_>, binaries: &Binaries) -> Result<Self> {
+        Self::start_with(site, binaries, &[])
     }
 
-    fn wait_ready(&self, ready: &UnixDatagram) -> Result<()> {
-        let mut message = [0; 1024];
-        loop {
-            let mut events =
-                [PollFd::new(ready, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
-            let events_seen = poll(&mut events, Some(&timespec(PATIENCE)))?;
-            if events_seen == 0 {
-                bail!("the daemon is not ready after {PATIENCE:?}; it says:\n{}", self.log_tail());
-            }
-            if events[0].revents().is_empty() {
-                bail!("the daemon ended; it says:\n{}", self.log_tail());
-            }
-            let length = ready.recv(&mut message)?;
-            if message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
-                return Ok(());
-            }
-        }
+    /// The same with more options.
+    pub(crate) fn start_with(
+        site: Site<'_>,
+        binaries: &Binaries,
+        options: &[&str],
+    ) -> Result<Self> {
+        let mut command = Command::new(&binaries.node);
+        command
+            .args(["--run-dir".into(), site.path("run")])
+            .args(["--state-dir".into(), site.path("state")])
+            .args(["--bpffs".into(), site.path("bpffs/pointsman")])
+            .args(["--document".into(), site.path("node.json")])
+            .args(options);
+        let service = Service::start("node", command, site.namespace, site.directory)?;
+        let (cli, socket) = (binaries.cli.clone(), site.path("run/node.sock"));
+        Ok(Self { service, cli, socket })
     }
 
     /// The process ids of the keeper and of the daemon itself.
@@ -104,14 +99,17 @@ impl Daemon {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let engine = text.trim().parse();
-        Ok([self.child.id(), engine.with_context(|| format!("{} holds no pid", path.display()))?])
+        Ok([
+            self.service.pid(),
+            engine.with_context(|| format!("{} holds no pid", path.display()))?,
+        ])
     }
 
     /// Runs the command line with `--json` and reads what it prints.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = self.command();
         let text = capture(command.arg("--json").args(arguments))
-            .with_context(|| format!("the daemon's log ends with:\n{}", self.log_tail()))?;
+            .with_context(|| format!("the daemon's log ends with:\n{}", self.service.log_tail()))?;
         serde_json::from_str(&text)
             .with_context(|| format!("{} did not print JSON", shown(&command)))
     }
@@ -127,38 +125,16 @@ impl Daemon {
         command.arg("--node").arg(&self.socket);
         command
     }
-
-    /// Whether it ends within this time.
-    fn has_ended(&self, limit: Duration) -> bool {
-        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        matches!(poll(&mut ended, Some(&timespec(limit))), Ok(1..))
-    }
-
-    fn log_tail(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         // The daemon leaves its chains running when it ends; this lab's must go. One that ended by
         // itself cannot be asked: its pins go with the lab's BPF file system.
-        if !self.has_ended(Duration::ZERO)
+        if !self.service.has_ended(Duration::ZERO)
             && let Err(error) = self.tell(&["drain", "--yes"])
         {
             eprintln!("cannot drain the daemon: {error:#}");
         }
-        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
-        if !self.has_ended(PATIENCE) {
-            eprintln!("the daemon does not end: killing it");
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
     }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
 }

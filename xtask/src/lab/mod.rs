@@ -9,18 +9,22 @@
 //! ```
 
 mod daemon;
+pub(crate) mod fleet;
 mod namespace;
+pub(crate) mod relay;
+mod service;
+mod site;
 
 pub(crate) use self::daemon::{Binaries, Daemon};
 pub(crate) use self::namespace::{Namespace, join};
+pub(crate) use self::service::Service;
+pub(crate) use self::site::{Scratch, Site};
 
 use crate::process::capture;
 use anyhow::{Context, Result, bail};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,18 +59,13 @@ pub(crate) struct Lab {
     scratch: Scratch,
 }
 
-/// A directory of our own with a BPF file system in it.
-#[derive(Debug)]
-struct Scratch {
-    directory: PathBuf,
-    mounted: bool,
-}
-
 impl Lab {
     /// Builds it. `purpose` goes into the names, with the process id: several go side by side.
     pub(crate) fn new(purpose: &str) -> Result<Self> {
         let name = format!("pointsman-{purpose}-{}", std::process::id());
-        let scratch = Scratch::new(&std::env::temp_dir().join(&name))?;
+        let mut scratch = Scratch::new(&std::env::temp_dir().join(&name), 0o700)?;
+        let directory = scratch.directory().to_owned();
+        scratch.mount_bpffs(&directory)?;
         let outside = Namespace::add(format!("{name}-a"))?;
         let inside = Namespace::add(format!("{name}-b"))?;
         let lab = Self { outside, inside, scratch };
@@ -76,7 +75,12 @@ impl Lab {
 
     /// A path in the lab's directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.scratch.directory.join(name)
+        self.scratch.path(name)
+    }
+
+    /// Where its daemon lives.
+    pub(crate) fn site(&self) -> Site<'_> {
+        Site { namespace: &self.inside, directory: self.scratch.directory() }
     }
 
     /// Connects the namespaces and keeps every packet but the test's own off the wire: a count
@@ -113,7 +117,7 @@ impl Lab {
 
 /// Switches off, in the calling thread's namespace, what sends packets of its own accord, and
 /// what drops packets for reasons that are no chain's.
-fn quiet() -> Result<()> {
+pub(crate) fn quiet() -> Result<()> {
     for scope in ["all", "default"] {
         let settings = [
             (format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1"),
@@ -128,36 +132,6 @@ fn quiet() -> Result<()> {
         }
     }
     Ok(())
-}
-
-impl Scratch {
-    fn new(directory: &Path) -> Result<Self> {
-        let told = || format!("cannot create {}", directory.display());
-        DirBuilder::new().mode(0o700).create(directory).with_context(told)?;
-        let mut scratch = Self { directory: directory.to_owned(), mounted: false };
-        let bpffs = directory.join("bpffs");
-        fs::create_dir(&bpffs).with_context(told)?;
-        mount("bpf", &bpffs, "bpf", MountFlags::empty(), None)
-            .with_context(|| format!("cannot mount a BPF file system at {}", bpffs.display()))?;
-        scratch.mounted = true;
-        Ok(scratch)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let bpffs = self.directory.join("bpffs");
-        if self.mounted
-            && let Err(error) = unmount(&bpffs, UnmountFlags::DETACH)
-        {
-            // Removing the directory now would remove pins through a mount we no longer own.
-            eprintln!("cannot unmount {}: {error}; unmount and remove it by hand", bpffs.display());
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!("cannot remove {}: {error}", self.directory.display());
-        }
-    }
 }
 
 /// Compiles a BPF program for the lab.

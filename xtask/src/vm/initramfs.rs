@@ -29,11 +29,12 @@ const SCRATCH: &[&str] = &["/tmp", "/run", "/var/tmp", "/dev/shm"];
 /// What stands before everything that the machine itself says on the tests' line.
 pub(super) const VOICE: &str = "pointsman-vm: ";
 
-/// Builds the archive. `script` runs in the host's root file system, where `visible` directories
+/// Builds the archive. `own` modules go in after the kernel's. `script` runs in the host's root file system, where `visible` directories
 /// are there even if they lie below one that tests may write to.
 pub(super) fn build(
     kernel: &Kernel,
     userland: Userland,
+    own: &[PathBuf],
     script: &str,
     visible: &[PathBuf],
 ) -> Result<Vec<u8>> {
@@ -54,6 +55,11 @@ pub(super) fn build(
         // Numbered: a flat directory, in which the order is plain to see.
         let name = format!("modules/{at:02}.ko");
         archive.file(&name, &module(&kernel.modules.join(file))?);
+        order += &format!("/{name}\n");
+    }
+    for (at, file) in own.iter().enumerate() {
+        let name = format!("modules/own-{at:02}.ko");
+        archive.file(&name, &module(file)?);
         order += &format!("/{name}\n");
     }
     archive.file("modules/order", order.as_bytes());

@@ -3,7 +3,7 @@
 use crate::interrupt;
 use crate::process::{capture, capture_long};
 use crate::setup;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +33,51 @@ pub(super) fn fetch(series: &str, cache: &Path) -> Result<Kernel> {
         }
     }
     open(&directory)
+}
+
+/// Gives the headers of a kernel, to build a module against, from `cache` if they are there. They
+/// are not installed: what they refer to by its place in the system is changed to where they are.
+pub(super) fn headers(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
+    let version = kernel.package.trim_start_matches("linux-image-");
+    let directory = cache.join(format!("headers-{version}"));
+    if !directory.is_dir() {
+        let aside = cache.join(format!("headers-{version}.{}", std::process::id()));
+        fs::create_dir_all(&aside).with_context(|| format!("cannot create {}", aside.display()))?;
+        let unpacked = download_headers(version, &aside, &directory);
+        if let Err(error) = unpacked.and_then(|()| Ok(fs::rename(&aside, &directory)?)) {
+            let _ = fs::remove_dir_all(&aside);
+            return Err(error);
+        }
+    }
+    Ok(directory.join(format!("usr/src/linux-headers-{version}")))
+}
+
+fn download_headers(version: &str, aside: &Path, place: &Path) -> Result<()> {
+    let package = format!("linux-headers-{version}");
+    let depends = capture(Command::new("apt-cache").args(["depends", &package]))?;
+    let packages: Vec<_> = std::iter::once(package.as_str()).chain(needed(&depends)).collect();
+    println!("vm: downloading {}", packages.join(" "));
+    let mut command = Command::new("apt-get");
+    command.args(["-q", "download"]).args(&packages).current_dir(aside);
+    capture_long(&mut command)?;
+    for archive in archives(aside)? {
+        capture_long(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(aside))?;
+        fs::remove_file(&archive)?;
+    }
+    let makefile = aside.join(format!("usr/src/{package}/Makefile"));
+    let text = fs::read_to_string(&makefile)
+        .with_context(|| format!("{package} has no Makefile where it is expected"))?;
+    let there = format!("{}/", place.join("usr/src").display());
+    fs::write(&makefile, text.replace("/usr/src/", &there))?;
+    Ok(())
+}
+
+/// Of what headers depend on, what a module is built with: the headers that all flavours share,
+/// and the tools. The compiler is the host's.
+fn needed(depends: &str) -> impl Iterator<Item = &str> {
+    let packages = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    packages
+        .filter(|name| ["linux-headers-", "linux-kbuild-"].iter().any(|it| name.starts_with(it)))
 }
 
 fn open(directory: &Path) -> Result<Kernel> {
@@ -107,13 +152,19 @@ fn image_of(series: &str, depends: &str) -> Option<String> {
 }
 
 fn only_archive(directory: &Path) -> Result<PathBuf> {
+    let archive = archives(directory)?.into_iter().next();
+    archive.with_context(|| format!("apt-get download left no package in {}", directory.display()))
+}
+
+fn archives(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {
-            return Ok(path);
+            found.push(path);
         }
     }
-    bail!("apt-get download left no package in {}", directory.display())
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -128,6 +179,14 @@ mod tests {
         let newer = "linux-image-6.12-amd64\n  Depends: linux-image-6.12.57+deb12-amd64\n";
         assert_eq!(image_of("6.1", newer), None);
         assert!(image_of("6.12", newer).is_some());
+    }
+
+    #[test]
+    fn headers_need_what_a_module_is_built_with() {
+        let depends = "linux-headers-6.1.0-56-amd64\n  Depends: linux-headers-6.1.0-56-common\n  \
+                       Depends: linux-kbuild-6.1\n  Depends: linux-compiler-gcc-12-x86\n";
+        let found: Vec<_> = needed(depends).collect();
+        assert_eq!(found, ["linux-headers-6.1.0-56-common", "linux-kbuild-6.1"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! result comes back in any other way. KVM is never used: the result must not depend on it.
 
 mod cpio;
+mod flowcard;
 mod initramfs;
 mod kernel;
 mod modules;
@@ -83,7 +84,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// The ring of `cargo xtask test`, on one kernel.
 pub(crate) fn ring(workspace: &Workspace, session: &mut Session, kernel: &Kernel) -> Result<Tally> {
-    let limit = Duration::from_secs(if session.full { 3600 } else { 1200 });
+    let limit = Duration::from_secs(if session.full { 3 * 3600 } else { 1200 });
     run_tests(workspace, session, kernel, limit, &[])
 }
 
@@ -138,7 +139,7 @@ fn run_userland(
             // The tests that want it say that they are skipped.
             println!("vm: {error:#}");
         }
-        rings::build_binaries(workspace)?;
+        rings::build_binaries(workspace, &[])?;
         workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])
     })?;
     let (before, default) = match userland {
@@ -151,7 +152,10 @@ fn run_userland(
     let visible = [workspace.root.clone(), workspace.target.clone()];
     let directory = directory(workspace);
     let initramfs = directory.join("initramfs");
-    fs::write(&initramfs, initramfs::build(kernel, userland, &script, &visible)?)
+    // The tests that want it say that they are skipped.
+    let card = session.prepare(|| flowcard::build(workspace, kernel, &directory));
+    let card: Vec<_> = card.inspect_err(|error| println!("vm: {error:#}")).into_iter().collect();
+    fs::write(&initramfs, initramfs::build(kernel, userland, &card, &script, &visible)?)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     println!("vm: {}", kernel.package);
     let limit = session.left().map_or(limit, |left| limit.min(left));
@@ -200,7 +204,7 @@ pub(crate) fn measure(
     let directory = directory(workspace);
     let visible = [workspace.root.clone(), workspace.target.clone()];
     let initramfs = directory.join("initramfs-bench");
-    fs::write(&initramfs, initramfs::build(&kernel, Userland::Plain, script, &visible)?)
+    fs::write(&initramfs, initramfs::build(&kernel, Userland::Plain, &[], script, &visible)?)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     let console = directory.join("console-bench.log");
     let mut exit = None;

@@ -70,6 +70,7 @@ pub(super) fn install(workspace: &Workspace) -> Result<String> {
         (quoted(&binaries.join("pointsman-node"))?, quoted(&binaries.join("pointsman"))?);
     Ok(format!(
         "install -m 755 {node} {cli} /usr/bin/ || exit 1\n\
+         ln -sf pointsman-node /usr/bin/MtlManager || exit 1\n\
          install -D -m 644 {unit} /usr/lib/systemd/system/pointsman-node.service || exit 1\n\
          systemctl daemon-reload || exit 1\n"
     ))

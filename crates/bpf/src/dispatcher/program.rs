@@ -403,7 +403,7 @@ pub fn xsk_program() -> Result<Program, DispatcherError> {
     /// libxdp finds the sockets' count by the map's name, `xsk_def_.data`: the first eight
     /// characters of the object's name, then the section.
     const OBJECT: &CStr = c"xsk_def_xdp_prog";
-    let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/xsk_def_prog.o"));
+    let bytes = crate::builtin::xsk_redirect();
     let object = Object::open_as(bytes, OBJECT)?;
     Program::of(object, Pick::Named(XSK_NAME), &BTreeMap::new(), None)
 }

@@ -43,6 +43,21 @@ struct Defined {
 const FORMAT: u32 = 1;
 
 impl Store {
+    /// A pinned map of a program, with the kernel's number for it; `None`: there is none of that
+    /// name.
+    ///
+    /// # Errors
+    /// The pin cannot be opened, or is no map.
+    pub fn open_map(
+        &self,
+        name: &ProgramName,
+        fingerprint: &Fingerprint,
+        map: &str,
+    ) -> Result<Option<(u32, OwnedFd)>, Error> {
+        let path = self.map_directory(name, fingerprint).join(pins::file_name(map));
+        Ok(pinned(&path)?.map(|(file, id)| (id, file)))
+    }
+
     /// Opens a program and pins its maps. Those that `keeps` lists are taken over from the load
     /// that it names, with their contents, and with what they were told to hold.
     ///

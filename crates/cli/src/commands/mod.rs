@@ -1,10 +1,12 @@
-//! One function per verb: asks the node, prints the answer, says how it ended.
+//! One function per verb: asks the node or the control plane, prints the answer, says how it ended.
 
+mod ask;
 mod counters;
 mod doctor;
 mod document;
 mod drain;
 mod events;
+mod fleet;
 mod glass;
 mod inspect;
 mod leases;
@@ -38,6 +40,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
         Verb::Inspect(args) => inspect::inspect(&output, &args),
         Verb::Drain(args) => wait(drain::drain(&client, &output, &args)),
         Verb::Doctor(args) => wait(doctor::doctor(&client, &output, &args)),
+        Verb::Fleet(args) => wait(fleet::run(*args, &output)),
         Verb::Schema => {
             output.print(&crate::output::pretty(&pointsman_model::document::json_schema()))?;
             Ok(Exit::Done)
@@ -52,7 +55,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
     }
 }
 
-/// Runs a verb that talks to the node.
+/// Runs a verb that talks to somebody.
 fn wait(verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(CliError::Runtime)?.block_on(verb)

@@ -4,7 +4,7 @@ use super::table::{Column, cell, lines, table};
 use super::text::{Tone, count, grouped, uptime, utc};
 use crate::output::Look;
 use pointsman_model::lease::{
-    ClearReport, Instance, Instances, LcoreLease, Liveness, Mapping, PeerView,
+    ClearReport, Instance, Instances, InterfaceLease, LcoreLease, Liveness, Mapping, PeerView,
 };
 use std::fmt::Write as _;
 
@@ -93,11 +93,30 @@ pub(crate) fn instance(look: Look, instance: &Instance) -> String {
     if let Some(now) = &instance.cpuset_now {
         line("cpuset now", &now.to_string());
     }
+    for held in &instance.interfaces {
+        line("interface", &interface(held));
+    }
     line("lcores", &count(instance.lcores.len(), "lcore"));
     for lcore in &instance.lcores {
         let _ = writeln!(text, "    {}", held(lcore, instance.mapping));
     }
     text
+}
+
+/// What it holds of an interface, in words.
+fn interface(held: &InterfaceLease) -> String {
+    let InterfaceLease { place, queues, ports, flows } = held;
+    let list = |numbers: Vec<String>| match numbers.len() {
+        0 => "none".to_owned(),
+        1..=16 => numbers.join(", "),
+        many => format!("{}, and {} more", numbers[..16].join(", "), many - 16),
+    };
+    let queues = list(queues.iter().map(ToString::to_string).collect());
+    let ports = list(ports.iter().map(ToString::to_string).collect());
+    let namespace = place.namespace.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+    let index = place.index;
+    let flows = count(flows.len(), "flow rule");
+    format!("number {index}{namespace}: queues {queues}; ports {ports}; {flows}")
 }
 
 /// What an administrator took back.
@@ -194,6 +213,7 @@ mod tests {
             cpuset: Some("4-7".parse().unwrap()),
             cpuset_now: Some("4-6".parse().unwrap()),
             mapping: Some(Mapping::Remapped),
+            interfaces: vec![],
             lcores: vec![
                 lcore(3, Some(7), &["outside the cpuset that its process has now"]),
                 lcore(900, None, &["unmapped: no CPU has this number"]),

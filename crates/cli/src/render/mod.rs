@@ -1,4 +1,5 @@
-//! Answers of the node as text for people. Pure: values in, text out; no function here does I/O.
+//! Answers of the node and of the control plane as text for people. Pure: values in, text out; no
+//! function here does I/O.
 //!
 //! Everything fits into 100 columns with names of usual length; longer names wrap inside tables.
 //! Lines that quote the node (messages, verifier logs) are not wrapped, so that they can be
@@ -11,6 +12,7 @@ pub(crate) mod dispatcher;
 pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod events;
+pub(crate) mod fleet;
 pub(crate) mod glass;
 pub(crate) mod inspect;
 pub(crate) mod instances;

@@ -6,9 +6,10 @@ use super::refusal::{LogLines, notes, refusals};
 use super::table::{Column, cell, lines, table};
 use super::text::{Tone, count, given, grouped, indent, share, uptime, utc};
 use crate::output::Look;
+use pointsman_model::fleet::{NodeFleetStatus, RefusedSnapshot};
 use pointsman_model::preflight::VERIFIER_LIMIT;
 use pointsman_model::status::{
-    DriftStatus, ForeignProgram, FusedProgram, HookState, HookStatus, MemberStatus,
+    CardProblem, DriftStatus, ForeignProgram, FusedProgram, HookState, HookStatus, MemberStatus,
     RefusedDocument, Status,
 };
 use std::fmt::Write as _;
@@ -25,9 +26,11 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
         checks: _,
         unconfirmed,
         document,
+        fleet,
         refused_document,
         hooks,
         foreign,
+        cards,
         refusals: refused,
         notes: noted,
         warnings: warned,
@@ -51,6 +54,9 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
     let up = uptime(*uptime_seconds);
     let _ =
         write!(text, "\nwatches {document}\npointsman-node {version}, process {pid}, up {up}\n");
+    if let Some(fleet) = fleet {
+        text += &of_fleet(look, fleet);
+    }
     if let Some(waiting) = unconfirmed {
         text += &separated(super::glass::unconfirmed(look, waiting));
     }
@@ -63,10 +69,26 @@ pub(crate) fn status(look: Look, status: &Status) -> String {
     if hooks.is_empty() {
         text += "\nno hook is wanted, none is ours\n";
     }
+    text += &separated(of_cards(look, cards));
     text += &separated(others(look, foreign));
     text += &separated(refusals(look, &refused.iter().collect::<Vec<_>>(), LogLines::REMINDER));
     text += &separated(warnings(look, warned));
     text += &separated(notes(look, noted));
+    text
+}
+
+fn of_fleet(look: Look, status: &NodeFleetStatus) -> String {
+    let NodeFleetStatus { fleet, node, key_id, generation, refused } = status;
+    let last = match generation {
+        Some(generation) => format!("last record: generation {generation}"),
+        None => "no record so far".to_owned(),
+    };
+    let mut text = format!("fleet {fleet}, as {node}, key {key_id}; {last}\n");
+    if let Some(RefusedSnapshot { at_unix_ms, kind, message }) = refused {
+        let line = format!("refused a snapshot at {} ({kind}): {message}", utc(*at_unix_ms));
+        text += &look.paint(Tone::Bad, &line);
+        text.push('\n');
+    }
     text
 }
 
@@ -210,6 +232,7 @@ fn chain(look: Look, members: &[MemberStatus]) -> String {
             chain_call_actions,
             enforce,
             form,
+            from_instances,
             tag,
             object,
             source: _,
@@ -219,11 +242,13 @@ fn chain(look: Look, members: &[MemberStatus]) -> String {
             verdicts,
         } = member;
         let acted = if *enforce { "enforced" } else { "observed" };
+        // Nobody finds it in the document.
+        let whose = if *from_instances { "\nfor instances" } else { "" };
         let verdicts: Vec<_> =
             given(*verdicts).map(|(name, count)| format!("{name} {}", grouped(count))).collect();
         table.add_row([
             cell(priority),
-            cell(format!("{program}\n{entry}")),
+            cell(format!("{program}\n{entry}{whose}")),
             // Spaces, because a cell wraps at them.
             cell(format!("{}\n{acted}", chain_call_actions.to_string().replace(',', " "))),
             cell(form),
@@ -233,6 +258,18 @@ fn chain(look: Look, members: &[MemberStatus]) -> String {
         ]);
     }
     lines(&table)
+}
+
+fn of_cards(look: Look, problems: &[CardProblem]) -> String {
+    if problems.is_empty() {
+        return String::new();
+    }
+    let head = format!("cards: {} of the document", count(problems.len(), "problem"));
+    let mut text = look.paint(Tone::Bad, &head) + "\n";
+    for problem in problems {
+        text += &indent(&problem.to_string(), "  ");
+    }
+    text
 }
 
 fn others(look: Look, foreign: &[ForeignProgram]) -> String {

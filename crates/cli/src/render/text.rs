@@ -31,13 +31,23 @@ impl Look {
     }
 }
 
-/// Replaces control characters, which could write lines of their own on a terminal. Line ends and
-/// tabs stay: verifier logs have them.
+/// Replaces control characters, which could write lines of their own on a terminal, and those that
+/// turn the direction of text, which could show it as another (Unicode Technical Report 36, 3.5).
+/// Line ends and tabs stay: verifier logs have them.
 ///
 /// One byte stands for one character, so that no text grows beyond a limit on its length.
 pub(crate) fn printable(text: &str) -> String {
-    let control = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let turns = |c: char| {
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}')
+    };
+    let control = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns(c);
     text.replace(control, "?")
+}
+
+/// Text that stands in a line with others, and must not begin one of its own.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(text).replace(['\n', '\t', '\u{2028}', '\u{2029}'], " ")
 }
 
 /// [`printable`] for all text in an answer.
@@ -108,6 +118,18 @@ pub(crate) fn utc(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{milli:03} UTC")
 }
 
+/// Milliseconds since the Unix epoch as `2026-01-31 23:59 UTC`.
+pub(crate) fn minute(unix_ms: u64) -> String {
+    let whole = utc(unix_ms);
+    let end = whole.rfind(':').expect("invariant: a time has colons");
+    format!("{} UTC", &whole[..end])
+}
+
+/// How long ago something was, at most: clocks differ.
+pub(crate) fn ago(now_unix_ms: u64, then_unix_ms: u64) -> String {
+    format!("{} ago", uptime(now_unix_ms.saturating_sub(then_unix_ms) / 1_000))
+}
+
 /// The Gregorian date of a number of days since 1970-01-01.
 ///
 /// Counts in years that begin in March, so that the leap day is the last day of its year, and in
@@ -171,6 +193,7 @@ mod tests {
         );
         let texts = [6, 66, 3_600, 90_061].map(uptime);
         assert_eq!(texts, ["6 s", "1 min 6 s", "1 h 0 min", "1 d 1 h"]);
+        assert_eq!([ago(7_900, 1_000), ago(1_000, 7_900)], ["6 s ago", "0 s ago"]);
     }
 
     #[test]
@@ -186,12 +209,15 @@ mod tests {
             (4_107_542_400, "2100-03-01 00:00:00"),
         ] {
             assert_eq!(utc(seconds * 1_000 + 5), format!("{date}.005 UTC"));
+            assert_eq!(minute(seconds * 1_000 + 5), format!("{} UTC", &date[..16]));
         }
     }
 
     #[test]
     fn control_characters_do_not_reach_a_terminal() {
         assert_eq!(printable("a\u{1b}[31m\r\u{9b}é\n\tb"), "a?[31m??é\n\tb");
+        assert_eq!(printable("a\u{202e}b\u{2066}\u{200f}"), "a?b??");
+        assert_eq!(one_line("a\nb\tc\u{2028}\u{7}"), "a b c ?");
         let value = serde_json::json!({"a\u{7}": ["\u{8}", {"b": "\u{0}"}], "n": 1});
         let expected = serde_json::json!({"a?": ["?", {"b": "?"}], "n": 1});
         assert_eq!(printable_value(value), expected);

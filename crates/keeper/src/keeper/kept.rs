@@ -4,7 +4,7 @@ use super::{KeeperError, io_error};
 use crate::clients::Clients;
 use crate::handover::{STATE, Saved, connection_of, load};
 use crate::link::{Epoch, Kind};
-use crate::listen::{Listen, Listener};
+use crate::listen::{Listen, ListenError, Listener};
 use crate::systemd;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
@@ -24,7 +24,7 @@ const MAX_STATE: u64 = 1 << 30;
 /// What came from the store.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    listeners: BTreeMap<String, OwnedFd>,
+    listeners: Vec<(String, OwnedFd)>,
     sockets: BTreeMap<u64, OwnedFd>,
     saved: Option<Saved<Rc<OwnedFd>>>,
 }
@@ -49,19 +49,29 @@ impl Kept {
             } else if let Some(connection) = connection_of(&name) {
                 kept.sockets.insert(connection, descriptor);
             } else {
-                kept.listeners.insert(name, descriptor);
+                kept.listeners.push((name, descriptor));
             }
         }
         kept
     }
 
-    /// The listening socket that was kept, if it can be used still.
-    pub(super) fn listener(&mut self, listen: &Listen) -> Option<Listener> {
+    /// The listening socket that was kept for this, whatever its name is; an error if there only is
+    /// one that has the name.
+    pub(super) fn listener(&mut self, listen: &Listen) -> Option<Result<Listener, ListenError>> {
         let name = match listen.kind {
             Kind::Imtl => STORED[0],
             Kind::Native => STORED[1],
         };
-        Listener::adopt(listen, self.listeners.remove(name)?).ok()
+        let fits = |(_, socket): &(_, OwnedFd)| Listener::fits(listen, socket).is_ok();
+        let named = |(other, _): &(String, OwnedFd)| other == name;
+        let at = self.listeners.iter().position(fits);
+        let at = at.or_else(|| self.listeners.iter().position(named))?;
+        let (name, socket) = self.listeners.swap_remove(at);
+        Some(Listener::adopt(listen, socket).inspect_err(|_| {
+            // Another one is going to have the name. Where that fails, both have it, and this one
+            // is looked at again and turned down again.
+            let _ = systemd::forget(&name);
+        }))
     }
 
     /// Takes over the connections, and ends those about which nothing is known: a keeper that was

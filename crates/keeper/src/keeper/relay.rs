@@ -2,6 +2,7 @@
 
 use super::{Keeper, LINK, RETRY};
 use crate::notice::Notice;
+use crate::quarantine::Suspect;
 use crate::systemd;
 use crate::wire::{self, Tag};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -13,6 +14,9 @@ use std::time::Instant;
 
 /// How many datagrams of the daemon are read before others have their turn.
 const ANSWERS_AT_ONCE: usize = 16;
+
+/// A datagram of a daemon that is not behind with its answers, in bytes.
+const SMALL: usize = 1024;
 
 impl<F: FnMut(&Notice)> Keeper<F> {
     pub(super) fn on_link(&mut self, flags: EventFlags) {
@@ -31,7 +35,15 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             let Some(engine) = &self.engine else { return };
             let buffer = &mut self.buffer;
             match wire::receive_with(engine.link.as_fd(), buffer, RecvFlags::DONTWAIT) {
-                Ok(received) if received.length > 0 && !received.cut => self.understand(received),
+                Ok(received) if received.length > 0 && !received.cut => {
+                    // One that is small is what there was: to look for more takes a call that finds
+                    // nothing, and if there is more, epoll says so.
+                    let small = received.length < SMALL && datagrams < usize::MAX;
+                    self.understand(received);
+                    if small {
+                        return;
+                    }
+                }
                 Err(Errno::AGAIN) => return,
                 // Its end is near, and its pidfd tells of it.
                 Ok(wire::Received { length: 0, .. }) | Err(_) => {
@@ -50,7 +62,7 @@ impl<F: FnMut(&Notice)> Keeper<F> {
     fn understand(&mut self, received: wire::Received) {
         let wire::Received { length, descriptors, .. } = received;
         let mut nonsense = None;
-        let mut ready = false;
+        let (mut ready, mut withheld) = (false, false);
         for message in wire::messages(&self.buffer[..length], descriptors) {
             let Some(message) = message else {
                 nonsense = Some("a message that cannot be read");
@@ -60,19 +72,28 @@ impl<F: FnMut(&Notice)> Keeper<F> {
             match tag {
                 Tag::Reply if bytes.is_empty() => nonsense = Some("an empty answer"),
                 Tag::Reply => {
+                    self.limits.answered();
                     if !self.clients.answer(connection, sequence, bytes, descriptors) {
                         nonsense = Some("an answer to what was not asked, or is answered");
                     }
                 }
-                Tag::Close => self.clients.close(connection),
+                Tag::Close => {
+                    self.limits.answered();
+                    self.clients.close(connection);
+                }
                 Tag::Ready => ready = true,
+                Tag::Withheld => withheld = true,
                 Tag::Hello
                 | Tag::ConnectedImtl
                 | Tag::ConnectedNative
                 | Tag::Request
                 | Tag::Closed
-                | Tag::Replayed => nonsense = Some("what only a keeper tells"),
+                | Tag::Replayed
+                | Tag::Refuse => nonsense = Some("what only a keeper tells"),
             }
+        }
+        if withheld && let Some(engine) = &mut self.engine {
+            engine.withholds = true;
         }
         if ready {
             self.on_ready();
@@ -86,8 +107,10 @@ impl<F: FnMut(&Notice)> Keeper<F> {
         let first = !std::mem::replace(&mut self.served, true);
         if let Some(engine) = &mut self.engine {
             engine.ready.get_or_insert_with(Instant::now);
+            self.trial.serves(&engine.binary);
             if first && self.swapping {
                 engine.signal(Signal::TERM);
+                self.limits.told_to_end();
             }
         }
         if self.stopping.is_none() {
@@ -97,19 +120,22 @@ impl<F: FnMut(&Notice)> Keeper<F> {
 
     /// Tells the daemon what there is to tell, as far as the link takes it.
     pub(super) fn flush_link(&mut self) {
-        let Some(engine) = &self.engine else { return };
-        if self.link_blocked {
+        if self.engine.is_none() || self.link_blocked {
             return;
         }
         loop {
             if self.batch.is_empty() {
                 self.clients.tell(&mut self.batch);
+                if self.clients.quarantine.is_active() {
+                    self.tell_suspect();
+                }
                 if self.batch.is_empty() {
                     return;
                 }
             }
+            let Some(engine) = &self.engine else { return };
             match self.batch.send(&engine.link, SendFlags::DONTWAIT) {
-                Ok(()) => self.batch.clear(),
+                Ok(()) => self.clients.close_elsewhere(self.batch.take()),
                 Err(Errno::AGAIN) => {
                     self.link_blocked = true;
                     self.wait_for_link(EventFlags::IN | EventFlags::OUT);
@@ -127,9 +153,40 @@ impl<F: FnMut(&Notice)> Keeper<F> {
                         engine.signal(Signal::KILL);
                         self.notice(&Notice::LinkBroken(error.into()));
                     }
-                    self.batch.clear();
+                    self.clients.close_elsewhere(self.batch.take());
                     self.link_blocked = true;
                     return;
+                }
+            }
+        }
+    }
+
+    /// Tells a daemon that serves the next request that one before may have crashed over.
+    fn tell_suspect(&mut self) {
+        let serves = self.engine.as_ref().is_some_and(|engine| engine.ready.is_some());
+        if !serves || !self.clients.all_told() {
+            return;
+        }
+        loop {
+            match self.clients.next_suspect(&mut self.batch) {
+                Some(Suspect::Ended { connection, .. }) => {
+                    let why = "daemon after daemon crashed over a request of it, refused or not";
+                    self.notice(&Notice::Disconnected { connection, why });
+                }
+                Some(Suspect::Told { connection, crashes, refuse }) => {
+                    let patience = self.limits.patience_with_suspect();
+                    self.suspect_until = Some(Instant::now() + patience);
+                    if refuse {
+                        self.notice(&Notice::Poison { connection, crashes });
+                    }
+                    return;
+                }
+                None if self.clients.quarantine.is_active() => return,
+                // That was the last one: whatever waited behind them is told.
+                None => {
+                    self.limits.no_suspects();
+                    self.suspect_until = None;
+                    return self.clients.tell(&mut self.batch);
                 }
             }
         }

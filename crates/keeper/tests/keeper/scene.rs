@@ -48,7 +48,27 @@ impl Keeper {
         keeper
     }
 
+    /// One that soon takes a daemon for one that hangs, or that does not end.
+    pub(crate) fn impatient() -> Self {
+        Self::impatient_in(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn impatient_in(directory: tempfile::TempDir) -> Self {
+        let more = [("ECHO_SILENCE", "1"), ("ECHO_END", "1")];
+        let mut keeper = Self::start_as(directory, &[], &more);
+        keeper.ready();
+        keeper
+    }
+
     pub(crate) fn start_unready(directory: tempfile::TempDir, more: &[&str]) -> Self {
+        Self::start_as(directory, more, &[])
+    }
+
+    fn start_as(directory: tempfile::TempDir, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let program = directory.path().join("program");
+        if !program.exists() {
+            std::os::unix::fs::symlink(echo(), &program).unwrap();
+        }
         let path = directory.path().join("notify");
         let _ = std::fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -59,6 +79,8 @@ impl Keeper {
             .arg(directory.path())
             .args(more)
             .env("NOTIFY_SOCKET", &path)
+            .env("ECHO_PROGRAM", program)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()

@@ -24,7 +24,10 @@ struct Manager {
 
 impl Manager {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(directory: tempfile::TempDir) -> Self {
         let notify = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         notify.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let service = Self::command(&directory, Command::new(echo())).spawn().unwrap();
@@ -201,20 +204,23 @@ fn clients_stay_while_the_first_daemon_of_the_next_keeper_fails() {
 
 #[test]
 fn an_interrupt_after_the_end_was_told_keeps_the_clients() {
-    let mut manager = Manager::start();
+    // It does not end before both signals were heard: to stop it would not be enough.
+    let directory = tempfile::tempdir().unwrap();
+    let deaf = directory.path().join("deaf");
+    std::fs::write(&deaf, "").unwrap();
+    let mut manager = Manager::start_in(directory);
+    std::fs::remove_file(deaf).unwrap();
     let mut client = manager.client();
     client.echo(&record(b"echo", 1));
     let engine = manager.log();
     let engine = engine.rsplit_once("runs as pid ").unwrap().1.trim().parse().unwrap();
     let engine = Pid::from_raw(engine).unwrap();
-    // It does not end before both signals were heard.
-    kill_process(engine, Signal::STOP).unwrap();
     let keeper = Pid::from_child(&manager.service);
     for signal in [Signal::TERM, Signal::INT] {
         kill_process(keeper, signal).unwrap();
         manager.until("STOPPING=1");
     }
-    kill_process(engine, Signal::CONT).unwrap();
+    kill_process(engine, Signal::KILL).unwrap();
     manager.service.wait().unwrap();
     manager.until("FDSTORE=1\nFDNAME=state");
     manager.start_again();
@@ -242,4 +248,94 @@ fn a_service_manager_that_is_busy_gets_the_state_when_it_reads() {
     manager.service.wait().unwrap();
     manager.start_again();
     client.echo(&record(b"echo", 2));
+}
+
+/// Whoever connects in a burst, or while others keep the service manager busy, is kept as well.
+#[test]
+fn connections_that_the_service_manager_was_too_busy_for_are_kept_at_the_end() {
+    let mut manager = Manager::start();
+    let flood = UnixDatagram::unbound().unwrap();
+    flood.connect(manager.directory.path().join("notify")).unwrap();
+    flood.set_nonblocking(true).unwrap();
+    while flood.send(b"busy").is_ok() {}
+    let mut clients: Vec<_> = (0..40).map(|_| manager.client()).collect();
+    for (number, client) in (0..).zip(&mut clients) {
+        client.echo(&record(b"echo", number));
+    }
+    let log = manager.log();
+    assert_eq!(log.matches("too busy to keep").count(), 1, "told, and not for each: {log}");
+    kill_process(Pid::from_child(&manager.service), Signal::TERM).unwrap();
+    manager.until("FDSTORE=1\nFDNAME=state");
+    manager.service.wait().unwrap();
+    assert_eq!(manager.store.len(), 40 + 3, "and two listeners and the state");
+    manager.start_again();
+    for (number, client) in (0..).zip(&mut clients) {
+        client.echo(&record(b"echo", 100 + number));
+    }
+    assert!(!manager.log().contains("did not take"), "{}", manager.log());
+}
+
+/// It is waited for once, not once for each of them.
+#[test]
+fn connections_that_the_service_manager_never_takes_are_counted() {
+    let manager = Manager::start();
+    let flood = UnixDatagram::unbound().unwrap();
+    flood.connect(manager.directory.path().join("notify")).unwrap();
+    flood.set_nonblocking(true).unwrap();
+    while flood.send(b"busy").is_ok() {}
+    let mut clients: Vec<_> = (0..3).map(|_| manager.client()).collect();
+    for (number, client) in (0..).zip(&mut clients) {
+        client.echo(&record(b"echo", number));
+    }
+    let keeper = Pid::from_child(&manager.service);
+    kill_process(keeper, Signal::TERM).unwrap();
+    await_end(keeper);
+    let log = manager.log();
+    assert!(log.contains("did not take the connections of 3 clients"), "{log}");
+    assert!(clients.iter_mut().all(Client::ended));
+}
+
+/// What was kept is looked at before it is used: it may be another socket, or none.
+#[test]
+fn listening_sockets_that_are_not_what_they_were_are_made_anew_and_clients_stay() {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let mut manager = Manager::start();
+    let mut client = manager.client();
+    client.echo(&record(b"echo", 1));
+    let path = manager.directory.path().join("imtl.sock");
+    for round in 0..3_u64 {
+        manager.end(Signal::TERM);
+        let told = match round {
+            // Somebody has removed its file.
+            0 => {
+                std::fs::remove_file(&path).unwrap();
+                "cannot look at"
+            }
+            // Somebody has put another one there, and is gone.
+            1 => {
+                std::fs::remove_file(&path).unwrap();
+                drop(UnixListener::bind(&path).unwrap());
+                "not the one that lies there"
+            }
+            _ => {
+                let other = UnixStream::pair().unwrap().0;
+                manager.store.insert("imtl".into(), other.into());
+                "bound elsewhere"
+            }
+        };
+        manager.start_again();
+        let log = manager.log();
+        assert!(log.contains(told), "{told:?} is not in {log}");
+        client.echo(&record(b"echo", 10 + round));
+        manager.client().echo(&record(b"echo", 20 + round));
+    }
+    // The one that is right is taken, though names are mixed up: who connected meanwhile waits in
+    // it.
+    manager.end(Signal::TERM);
+    let [imtl, leases] = ["imtl", "leases"].map(|name| manager.store.remove(name).unwrap());
+    manager.store.extend([("imtl".to_owned(), leases), ("leases".to_owned(), imtl)]);
+    let mut meanwhile = manager.client();
+    meanwhile.send(&record(b"echo", 30));
+    manager.start_again();
+    assert!(meanwhile.reply() == record(b"echo", 30));
 }

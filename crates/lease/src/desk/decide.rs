@@ -2,11 +2,12 @@
 
 use super::{Desk, answer, record};
 use crate::choose::{Wish, choose};
-use crate::place::{Place, place};
+use crate::place::{self, place};
 use crate::{Change, Claim, Client, Lease, Record, Why};
 use pointsman_model::cpu::CpuSet;
 use pointsman_model::document::{LcoresSpec, People};
-use pointsman_model::lease::{Mapping, Protocol};
+use pointsman_model::flow::FlowRule;
+use pointsman_model::lease::{Mapping, Place, Protocol};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -17,8 +18,8 @@ pub enum Ask {
     Register {
         /// What it says of itself.
         claim: Claim,
-        /// The first of its interfaces that is not there.
-        missing: Option<u32>,
+        /// Why it cannot be, such as that one of its interfaces is not there.
+        refused: Option<Why>,
     },
     /// The lcore with this id.
     Get(u32),
@@ -28,8 +29,72 @@ pub enum Ask {
     Choose(Wish),
     /// To give these back; `None`: all.
     GiveBack(Option<Vec<u32>>),
-    /// Something of an interface.
-    Interface,
+    /// Packets from an interface, which is done: it was claimed before.
+    Claimed {
+        /// Why it cannot be.
+        refused: Option<Why>,
+    },
+    /// To have this port go on to sockets.
+    AddPort {
+        /// The interface.
+        index: u32,
+        /// The destination port.
+        port: u16,
+    },
+    /// No longer.
+    DelPort {
+        /// The interface.
+        index: u32,
+        /// The destination port.
+        port: u16,
+    },
+    /// The map that its sockets enter.
+    Map {
+        /// The interface.
+        index: u32,
+    },
+    /// A receive queue.
+    GetQueue {
+        /// The interface.
+        index: u32,
+        /// The one that is free, or why none is: whoever asks the desk has looked.
+        found: Result<u32, String>,
+    },
+    /// To give it back.
+    PutQueue {
+        /// The interface.
+        index: u32,
+        /// The queue.
+        queue: u32,
+    },
+    /// A flow rule.
+    AddFlow {
+        /// The interface.
+        index: u32,
+        /// Where it was put, and what it is; or why it was not.
+        found: Result<(u32, FlowRule), Why>,
+    },
+    /// To take it away.
+    DelFlow {
+        /// The interface.
+        index: u32,
+        /// Where it is.
+        location: u32,
+    },
+}
+
+impl Ask {
+    /// Whether something is given back: whoever holds it may.
+    const fn gives_back(&self) -> bool {
+        matches!(
+            self,
+            Self::Put(_)
+                | Self::GiveBack(_)
+                | Self::DelPort { .. }
+                | Self::PutQueue { .. }
+                | Self::DelFlow { .. }
+        )
+    }
 }
 
 /// An answer, as it is kept for a request that comes again.
@@ -40,6 +105,12 @@ pub enum Kept {
     Done,
     /// Done: these are the client's now.
     Leased(Vec<Lease>),
+    /// Done: this receive queue is.
+    Queue(u32),
+    /// Done: the rule is there.
+    Flow(u32),
+    /// Its map of this interface is to be handed over.
+    Map(u32),
     /// No.
     Refused(Why),
 }
@@ -76,14 +147,17 @@ impl Desk {
         let Some(client) = self.clients.get(&connection) else {
             return refuse(Why::NotRegistered);
         };
-        if let Some((last, _)) = client.kept.back().filter(|(last, _)| sequence <= *last) {
-            debug_assert!(*last >= sequence);
-            let kept = client.kept.binary_search_by_key(&sequence, |(number, _)| *number);
-            let answer = kept.map_or(Kept::Refused(Why::Lost), |at| client.kept[at].1.clone());
+        if sequence <= client.newest() {
+            let answer = client.answered(sequence).cloned();
+            let answer = answer.unwrap_or_else(|| self.unwritten(client, ask));
             return Decision { answer, record: None };
         }
         let decided = self.may(client, ask).and_then(|()| self.grant(connection, client, ask));
         match decided {
+            // Nothing changes, and nothing is written into the space that is set aside for releases.
+            Ok(Change::Returned(ids)) if ids.is_empty() => {
+                Decision { answer: Kept::Done, record: None }
+            }
             Ok(change) => {
                 let answer = answer(&change, None);
                 Decision { answer, record: Some(record(connection, sequence, change)) }
@@ -95,6 +169,61 @@ impl Desk {
                 Decision { answer: Kept::Refused(why), record }
             }
         }
+    }
+
+    /// The answer to a request that comes again and of which nothing is written down.
+    fn unwritten(&self, client: &Client, ask: &Ask) -> Kept {
+        let of_nothing = match ask {
+            Ask::GiveBack(ids) => ids.as_ref().is_none_or(Vec::is_empty),
+            _ => false,
+        };
+        if of_nothing && self.may(client, ask).is_ok() {
+            return Kept::Done;
+        }
+        Kept::Refused(Why::Lost)
+    }
+
+    /// The answer that a request which comes again had; `None`: it is a new one.
+    #[must_use]
+    pub fn repeated(&self, connection: u64, sequence: u64) -> Option<Kept> {
+        let client = self.clients.get(&connection)?;
+        let again = sequence <= client.newest();
+        again.then(|| client.answered(sequence).cloned().unwrap_or(Kept::Refused(Why::Lost)))
+    }
+
+    /// Whether this client may want its packets from interfaces.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_claim(&self, connection: u64) -> Result<(), Why> {
+        let client = self.clients.get(&connection).ok_or(Why::NotRegistered)?;
+        match self.is_stranger(client) {
+            false => Ok(()),
+            true => Err(Why::Stranger { uid: client.peer.uid }),
+        }
+    }
+
+    /// The interface of a new request for which somebody has to look at the card first.
+    ///
+    /// # Errors
+    /// The answer, because there is nothing to look for: it has one already, or no right.
+    pub fn may_look(&self, connection: u64, sequence: u64, index: u32) -> Result<Place, Kept> {
+        if let Some(answer) = self.repeated(connection, sequence) {
+            return Err(answer);
+        }
+        let client = self.clients.get(&connection).ok_or(Kept::Refused(Why::NotRegistered))?;
+        let ask = Ask::GetQueue { index, found: Err(String::new()) };
+        self.may(client, &ask).map_err(|refused| Kept::Refused(refused.why))?;
+        self.has_claimed(connection, index).map_err(Kept::Refused)
+    }
+
+    /// The answer to a request that is not to be carried out, because daemons crashed over it:
+    /// what one of them did for it is told as done.
+    #[must_use]
+    pub fn decide_fatal(&self, connection: u64, sequence: u64) -> Kept {
+        let client = self.clients.get(&connection);
+        let answer = client.and_then(|client| client.answered(sequence)).cloned();
+        answer.unwrap_or(Kept::Refused(Why::Fatal))
     }
 
     /// Whether the client's CPUs must be looked up before this is decided. Only where they matter:
@@ -114,20 +243,34 @@ impl Desk {
             })
     }
 
+    /// Whether it matters, for a REGISTER, which interfaces are there. Nobody without a right, and
+    /// nothing that was answered before, makes the daemon enter a network namespace.
+    #[must_use]
+    pub fn needs_interfaces(&self, connection: u64, sequence: u64) -> bool {
+        let client = self.clients.get(&connection);
+        client.is_some_and(|client| sequence > client.newest() && !self.is_stranger(client))
+    }
+
+    fn is_stranger(&self, client: &Client) -> bool {
+        let uid = client.peer.uid;
+        let stranger = |people: &People| uid != 0 && !people.include(uid, &client.groups());
+        self.policy.access.clients.as_ref().is_some_and(stranger)
+    }
+
     /// Whether the client may ask for this at all.
     fn may(&self, client: &Client, ask: &Ask) -> Result<(), Refused> {
         // What it holds it may give back, whoever it is.
-        if matches!(ask, Ask::Put(_) | Ask::GiveBack(_)) && !client.leases.is_empty() {
+        let holds = !client.leases.is_empty() || !client.interfaces.is_empty();
+        if ask.gives_back() && holds {
             return Ok(());
         }
-        let uid = client.peer.uid;
-        let clients = self.policy.access.clients.as_ref();
-        let stranger = |people: &People| uid != 0 && !people.include(uid, &client.groups());
-        let why = if clients.is_some_and(stranger) {
-            Why::Stranger { uid }
-        } else if let Ask::Register { missing: Some(index), .. } = ask {
-            Why::NoInterface { index: *index }
-        } else if matches!(ask, Ask::Register { .. })
+        let why = if self.is_stranger(client) {
+            Why::Stranger { uid: client.peer.uid }
+        } else if let Ask::Register { refused: Some(why), .. }
+        | Ask::Claimed { refused: Some(why) } = ask
+        {
+            why.clone()
+        } else if matches!(ask, Ask::Register { .. } | Ask::GiveBack(_))
             || client.claim.is_some()
             || client.protocol == Protocol::Native
         {
@@ -143,6 +286,7 @@ impl Desk {
     fn grant(&self, connection: u64, client: &Client, ask: &Ask) -> Result<Change, Refused> {
         match ask {
             Ask::Register { claim, .. } => Ok(Change::Registered(claim.clone())),
+            Ask::Claimed { .. } => Ok(Change::Answered),
             Ask::Get(id) => self.get(connection, client, *id),
             Ask::Put(id) if client.leases.contains_key(id) => Ok(Change::Returned(vec![*id])),
             Ask::Put(id) => Err(Why::NotHeld { id: *id }.into()),
@@ -158,7 +302,7 @@ impl Desk {
                     }
                 }
             }
-            Ask::Interface => Err(Why::NotHere.into()),
+            _ => self.card(connection, client, ask).map_err(Refused::from),
         }
     }
 
@@ -172,7 +316,7 @@ impl Desk {
         }
         let exists = |cpu| self.topology.cpu(cpu).is_some();
         let find = |id, before| place(id, *lcore_ids, before, client.cpus(), exists);
-        let Place { mapping, cpu } = find(id, client.mapping);
+        let place::Place { mapping, cpu } = find(id, client.mapping);
         let fresh = client.mapping != Some(mapping);
         let mut moved = Vec::new();
         if fresh && mapping == Mapping::Remapped {
@@ -184,8 +328,9 @@ impl Desk {
         }
         // A CPU that came or went under a token: for those who call it by its number it is the same.
         let physical = mapping != Mapping::Remapped;
+        // Whose ids are places in its cpuset meets those who call a CPU by its number.
         let token = |id| match (cpu, physical) {
-            (Some(_), false) => None,
+            (Some(cpu), false) => self.holder_by_number(connection, client, cpu),
             _ => self.token_holder(connection, client, id),
         };
         let own = |lease: &Lease| lease.cpu.is_some() && lease.cpu == cpu;
@@ -224,7 +369,8 @@ impl Desk {
         leases.iter().all(|lease| match lease.cpu {
             None => self.token_holder(connection, client, lease.id).is_none(),
             Some(cpu) => {
-                let free = self.cpus.get(&cpu).is_none_or(|holder| *holder == connection);
+                let free = self.cpus.get(&cpu).is_none_or(|holder| *holder == connection)
+                    && self.holder_by_number(connection, client, cpu).is_none();
                 free && !self.policy.lcores.reserve.contains(cpu) && seen.insert(cpu)
             }
         })
@@ -232,12 +378,33 @@ impl Desk {
 
     /// Somebody else who holds an id that is no CPU, and who may share CPUs with this client.
     fn token_holder(&self, connection: u64, client: &Client, id: u32) -> Option<u64> {
-        let shares = |holder: &u64| match (self.cpus_of(*holder), client.cpus()) {
+        self.token_holders(connection, client, id).next()
+    }
+
+    /// Somebody else who was given the number of a CPU that was not there then.
+    fn holder_by_number(&self, connection: u64, client: &Client, cpu: u32) -> Option<u64> {
+        self.token_holders(connection, client, cpu).find(|holder| self.counts_cpus(*holder))
+    }
+
+    /// Whether a client's ids are numbers of CPUs.
+    fn counts_cpus(&self, connection: u64) -> bool {
+        let client = self.clients.get(&connection);
+        client.is_some_and(|client| client.mapping != Some(Mapping::Remapped))
+    }
+
+    fn token_holders(
+        &self,
+        connection: u64,
+        client: &Client,
+        id: u32,
+    ) -> impl Iterator<Item = u64> {
+        let ours = client.cpus();
+        let shares = move |holder: &u64| match (self.cpus_of(*holder), ours) {
             (Some(theirs), Some(ours)) => theirs.meets(ours),
             _ => true,
         };
-        let mut holders = self.tokens.get(&id)?.iter().filter(|holder| **holder != connection);
-        holders.find(|holder| shares(holder)).copied()
+        let holders = self.tokens.get(&id).into_iter().flatten().copied();
+        holders.filter(move |holder| *holder != connection && shares(holder))
     }
 
     fn cpus_of(&self, connection: u64) -> Option<&CpuSet> {
@@ -245,7 +412,12 @@ impl Desk {
     }
 
     fn choice(&self, client: &Client, wish: &Wish) -> Result<Change, Why> {
-        let taken: CpuSet = self.cpus.keys().copied().collect();
+        // Also those that came under a token of somebody who calls them by their number.
+        let counted = |(_, holders): &(&u32, &BTreeSet<u64>)| {
+            holders.iter().any(|holder| self.counts_cpus(*holder))
+        };
+        let tokens = self.tokens.iter().filter(counted).map(|(id, _)| *id);
+        let taken: CpuSet = self.cpus.keys().copied().chain(tokens).collect();
         let reserved = &self.policy.lcores.reserve;
         let chosen = choose(&self.topology, client.cpus(), reserved, &taken, wish)?;
         Ok(Change::Leased { leases: chosen, mapping: None, moved: Vec::new() })

@@ -1,8 +1,9 @@
 //! The leases of a host: what is decided about them, and how they change.
 
+mod cards;
 mod decide;
 
-use crate::record::Whole;
+use crate::record::{Card, Cards, Whole};
 use crate::{Change, Client, Lease, Peer, Record, Why};
 use pointsman_imtl::{DEFAULT_IN_FLIGHT, Learned};
 use pointsman_model::cpu::Topology;
@@ -10,6 +11,7 @@ use pointsman_model::document::{AccessSpec, Document, LcoresSpec};
 use pointsman_model::lease::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use cards::{Holding, MOST_FLOWS, MOST_PORTS};
 pub use decide::{Ask, Decision, Kept};
 
 /// What an operator has decided: the parts of the document that are about leases.
@@ -37,6 +39,8 @@ pub struct Desk {
     cpus: BTreeMap<u32, u64>,
     /// Who holds ids that are no CPU.
     tokens: BTreeMap<u32, BTreeSet<u64>>,
+    /// How many queues, ports and flow rules are held.
+    held_of_cards: usize,
 }
 
 impl Desk {
@@ -80,6 +84,12 @@ impl Desk {
         self.cpus.len() + self.tokens.values().map(BTreeSet::len).sum::<usize>()
     }
 
+    /// How many things of all kinds are held, each of which is given back by itself.
+    #[must_use]
+    pub fn held_in_all(&self) -> usize {
+        self.held() + self.held_of_cards
+    }
+
     /// Which dialect a client has told, and when.
     #[must_use]
     pub fn learned(&self, connection: u64) -> Option<Learned> {
@@ -93,10 +103,25 @@ impl Desk {
         (!known).then(|| record(connection, 0, Change::Opened { protocol, peer, at }))
     }
 
-    /// A connection is there: its keeper has named it to this daemon.
-    pub fn arrive(&mut self, connection: u64) {
+    /// A connection is there: its keeper has named it to this daemon. What the socket tells counts
+    /// more than what was written down, but for the process as it was when a daemon first looked.
+    pub fn arrive(&mut self, connection: u64, protocol: Protocol, peer: Peer) {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.present = true;
+            client.protocol = protocol;
+            let before = std::mem::take(&mut client.peer);
+            client.peer = Peer {
+                started: before.started.or(peer.started),
+                command: before.command.or(peer.command),
+                ..peer
+            };
+        }
+    }
+
+    /// Which groups are kept of a client is decided anew.
+    pub fn set_groups(&mut self, connection: u64, groups: Vec<u32>) {
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.peer.groups = groups;
         }
     }
 
@@ -121,6 +146,19 @@ impl Desk {
     /// Changes what a record says. Takes any record, in any order: what makes no sense changes
     /// nothing that others hold.
     pub fn apply(&mut self, record: &Record) {
+        let before = self.held_of_cards_by(record.connection);
+        self.change(record);
+        // A client's own is counted, not everybody's: there may be hundreds of thousands.
+        self.held_of_cards += self.held_of_cards_by(record.connection);
+        self.held_of_cards -= before;
+    }
+
+    fn held_of_cards_by(&self, connection: u64) -> usize {
+        let client = self.clients.get(&connection);
+        client.map_or(0, |client| client.interfaces.values().map(Holding::count).sum())
+    }
+
+    fn change(&mut self, record: &Record) {
         let Record { connection, sequence, change, refused } = record;
         match change {
             Change::Closed => {
@@ -136,9 +174,10 @@ impl Desk {
             Change::Whole(whole) => return self.restore(*connection, whole),
             _ => {}
         }
+        // Of a client of whom it was not written down that it connected nobody knows who it is: it
+        // holds nothing, because before anything is given away all of it is written down.
         if !self.clients.contains_key(connection) {
-            let unknown = Client::new(Protocol::Imtl, Peer::default(), 0);
-            self.clients.insert(*connection, unknown);
+            return;
         }
         match change {
             Change::Leased { leases, mapping, moved } => {
@@ -160,6 +199,7 @@ impl Desk {
             Change::Cleared => self.drop_all(*connection),
             _ => {}
         }
+        self.apply_to_cards(*connection, change);
         let Some(client) = self.clients.get_mut(connection) else { return };
         match change {
             Change::Dialect(tongue) => client.dialect = Some(*tongue),
@@ -210,14 +250,17 @@ impl Desk {
 
     fn restore(&mut self, connection: u64, whole: &Whole) {
         self.drop_all(connection);
-        let Whole { protocol, peer, at, dialect, claim, cpuset, mapping, leases, kept } =
+        let Whole { protocol, peer, at, dialect, claim, cpuset, mapping, leases, kept, cards } =
             whole.clone();
+        let Cards { namespace, interfaces } = cards;
         let client = Client {
             dialect,
             claim,
             cpuset: cpuset.into_iter().next(),
             mapping,
             kept: kept.into_iter().collect(),
+            namespace,
+            interfaces: interfaces.into_iter().map(|card| (card.index, card.into())).collect(),
             ..Client::new(protocol, peer, at)
         };
         self.clients.insert(connection, client);
@@ -241,6 +284,10 @@ impl Desk {
                 mapping: client.mapping,
                 leases: client.leases.into_values().collect(),
                 kept: client.kept.into_iter().collect(),
+                cards: Cards {
+                    namespace: client.namespace,
+                    interfaces: client.interfaces.into_iter().map(Card::from).collect(),
+                },
             };
             record(*connection, 0, Change::Whole(Box::new(whole)))
         };
@@ -256,8 +303,11 @@ impl Client {
         while self.kept.front().is_some_and(|(number, _)| number + window <= sequence) {
             self.kept.pop_front();
         }
-        if self.kept.back().is_none_or(|(last, _)| *last < sequence) {
-            self.kept.push_back((sequence, answer));
+        match self.kept.back_mut() {
+            // What was given could not be given after all.
+            Some((last, kept)) if *last == sequence => *kept = answer,
+            Some((last, _)) if *last > sequence => {}
+            _ => self.kept.push_back((sequence, answer)),
         }
     }
 }
@@ -271,6 +321,9 @@ fn answer(change: &Change, refused: Option<&Why>) -> Kept {
     match (refused, change) {
         (Some(why), _) => Kept::Refused(why.clone()),
         (None, Change::Leased { leases, .. }) => Kept::Leased(leases.clone()),
+        (None, Change::Queue { queue, .. }) => Kept::Queue(*queue),
+        (None, Change::Flow { location, .. }) => Kept::Flow(*location),
+        (None, Change::Map { index }) => Kept::Map(*index),
         _ => Kept::Done,
     }
 }

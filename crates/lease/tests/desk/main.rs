@@ -1,6 +1,7 @@
 //! The desk: who gets what, and what a desk knows that was read back from its journal.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod cards;
 mod properties;
 
 use pointsman_lease::choose::Wish;
@@ -76,7 +77,7 @@ impl Written {
     /// A client that has registered.
     fn client(&mut self, connection: u64, cpuset: Option<&str>) {
         self.open(connection, Protocol::Imtl, cpuset);
-        let register = Ask::Register { claim: claim(), missing: None };
+        let register = Ask::Register { claim: claim(), refused: None };
         assert_eq!(self.ask(connection, 1, register), Kept::Done);
     }
 }
@@ -213,7 +214,7 @@ fn b_02_a_stranger_gets_an_error_whatever_it_claims() {
     let stranger = Kept::Refused(Why::Stranger { uid: 1 });
     let root = Claim { uid: 0, ..claim() };
     host.open(2, Protocol::Imtl, Some("0-15"));
-    let register = Ask::Register { claim: root, missing: None };
+    let register = Ask::Register { claim: root, refused: None };
     assert_eq!(host.ask(2, 1, register.clone()), stranger);
     assert_eq!(host.ask(2, 2, Ask::Get(2)), stranger);
     host.open(3, Protocol::Native, Some("0-15"));
@@ -232,14 +233,15 @@ fn b_02_a_stranger_gets_an_error_whatever_it_claims() {
 fn nothing_is_had_before_register_and_a_missing_interface_refuses_it() {
     let mut host = Written::new(desk());
     host.open(1, Protocol::Imtl, Some("0-15"));
-    for (sequence, ask) in [(1, Ask::Get(1)), (2, Ask::Put(1)), (3, Ask::Interface)] {
+    for (sequence, ask) in [(1, Ask::Get(1)), (2, Ask::Put(1)), (3, Ask::Map { index: 1 })] {
         assert_eq!(host.ask(1, sequence, ask), Kept::Refused(Why::NotRegistered));
     }
-    let missing = Ask::Register { claim: claim(), missing: Some(9) };
+    let missing = Ask::Register { claim: claim(), refused: Some(Why::NoInterface { index: 9 }) };
     assert_eq!(host.ask(1, 4, missing), Kept::Refused(Why::NoInterface { index: 9 }));
     assert_eq!(host.ask(1, 5, Ask::Get(1)), Kept::Refused(Why::NotRegistered));
-    assert_eq!(host.ask(1, 6, Ask::Register { claim: claim(), missing: None }), Kept::Done);
-    assert_eq!(host.ask(1, 7, Ask::Interface), Kept::Refused(Why::NotHere));
+    assert_eq!(host.ask(1, 6, Ask::Register { claim: claim(), refused: None }), Kept::Done);
+    let not_claimed = Kept::Refused(Why::NotClaimed { index: 1 });
+    assert_eq!(host.ask(1, 7, Ask::Map { index: 1 }), not_claimed);
     assert!(granted(&host.ask(1, 8, Ask::Get(1))));
 }
 
@@ -257,6 +259,70 @@ fn an_id_that_is_named_often_is_given_back_once() {
 }
 
 #[test]
+fn what_is_written_of_a_client_that_never_connected_makes_none() {
+    let mut back = desk();
+    for change in [
+        Change::Returned(Vec::new()),
+        Change::Cleared,
+        Change::Answered,
+        Change::Registered(claim()),
+        Change::Leased {
+            leases: vec![Lease { id: 3, cpu: None, idle: false }],
+            mapping: None,
+            moved: Vec::new(),
+        },
+    ] {
+        back.apply(&Record { connection: 1, sequence: 1, change, refused: None });
+        assert_eq!((back.clients().len(), back.held()), (0, 0));
+    }
+    // Who it is, the socket tells, whatever a journal says.
+    let mut host = Written::new(back);
+    host.open_as(1, Protocol::Imtl, None, 0);
+    let before = Peer { started: Some(5), command: Some("before".into()), ..peer(0) };
+    host.desk.arrive(1, Protocol::Imtl, before);
+    let now = Peer { groups: vec![44], started: Some(6), command: None, ..peer(5) };
+    host.desk.arrive(1, Protocol::Native, now.clone());
+    let client = &host.desk.clients()[&1];
+    assert_eq!(client.protocol, Protocol::Native);
+    let told = Peer { started: Some(5), command: Some("before".into()), ..now };
+    assert_eq!(client.peer, told, "but what a daemon saw first of its process stays");
+}
+
+#[test]
+fn to_give_back_nothing_is_done_and_takes_no_space() {
+    let mut host = Written::new(desk());
+    host.open(1, Protocol::Native, Some("0-15"));
+    let written = host.records.len();
+    for (sequence, ids) in [(1, None), (2, Some(Vec::new()))] {
+        assert_eq!(host.ask(1, sequence, Ask::GiveBack(ids)), Kept::Done);
+    }
+    assert_eq!(host.records.len(), written);
+    // It comes again behind one that is written down: it was done, and does nothing now.
+    let wish = Ask::Choose(Wish { count: 1, near: None, whole_cores: false });
+    assert!(granted(&host.ask(1, 3, wish)));
+    assert_eq!(host.ask(1, 1, Ask::GiveBack(None)), Kept::Done);
+    assert_eq!(host.ask(1, 2, Ask::Get(3)), Kept::Refused(Why::Lost));
+    assert_eq!(host.desk.held(), 1);
+}
+
+#[test]
+fn groups_are_not_written_down() {
+    let mut host = Written::new(desk());
+    let many = Peer { groups: (0..65_536).collect(), ..peer(5) };
+    let opened = host.desk.open(1, Protocol::Imtl, many.clone(), 7).unwrap();
+    assert!(journal::encode(&opened).len() < 200, "{}", journal::encode(&opened).len());
+    host.write(opened);
+    host.desk.arrive(1, Protocol::Imtl, many);
+    assert_eq!(host.desk.clients()[&1].groups().len(), 65_537);
+    let whole = &host.desk.snapshot()[0];
+    assert!(journal::encode(whole).len() < 200, "{}", journal::encode(whole).len());
+    // A daemon that did write them down is understood.
+    let bytes = r#"{"pid":3,"uid":5,"gid":6,"groups":[7,8]}"#;
+    let read: Peer = serde_json::from_str(bytes).unwrap();
+    assert_eq!(read, Peer { pid: Some(3), uid: 5, gid: 6, ..Peer::default() });
+}
+
+#[test]
 fn processes_are_looked_at_only_for_those_who_may_have_something() {
     let people = People { users: vec![4].into_iter().collect(), ..People::default() };
     let access = AccessSpec { clients: Some(people), ..AccessSpec::default() };
@@ -270,13 +336,16 @@ fn processes_are_looked_at_only_for_those_who_may_have_something() {
     };
     assert!(!needs(&written, 1, 1, 3), "it has not registered");
     for connection in [1, 2] {
-        let register = Ask::Register { claim: claim(), missing: None };
+        let register = Ask::Register { claim: claim(), refused: None };
         written.ask(connection, 1, register);
     }
     assert!(needs(&written, 1, 2, 3) && !needs(&written, 2, 2, 3), "2 is a stranger");
     assert!(!needs(&written, 1, 2, u32::MAX), "there is no such lcore");
     assert!(!needs(&written, 1, 1, 3), "it is answered already");
     assert!(!needs(&written, 9, 1, 3), "there is no such client");
+    let looks = |connection, sequence| written.desk.needs_interfaces(connection, sequence);
+    assert!(looks(1, 2) && !looks(1, 1), "the first is answered");
+    assert!(!looks(2, 2) && !looks(9, 1), "no stranger's interfaces are looked for");
 }
 
 #[test]
@@ -321,10 +390,56 @@ fn a_cpu_that_comes_under_a_token_is_the_tokens() {
     host.desk.set_topology(larger);
     let busy = |id| Kept::Refused(Why::Busy { id, holder: 1 });
     assert_eq!(host.ask(2, 2, Ask::Get(16)), busy(16));
+    // Whatever it is called by others: a place in a cpuset, or any CPU that is free.
+    host.client(3, Some("12-16"));
+    assert_eq!(cpu_of(&host.ask(3, 2, Ask::Get(0))), Some(12), "it is re-mapped");
+    assert_eq!(host.ask(3, 3, Ask::Get(4)), Kept::Refused(Why::Busy { id: 4, holder: 1 }));
+    host.open(4, Protocol::Native, Some("16"));
+    let wish = Ask::Choose(Wish { count: 1, near: None, whole_cores: false });
+    assert!(matches!(host.ask(4, 1, wish.clone()), Kept::Refused(Why::TooFew { .. })));
+    assert_eq!(host.ask(1, 90, Ask::Put(16)), Kept::Done);
+    assert_eq!(cpu_of(&host.ask(3, 4, Ask::Get(4))), Some(16), "it is free");
+    assert_eq!(host.ask(3, 5, Ask::Put(4)), Kept::Done);
+    assert!(granted(&host.ask(4, 2, wish)));
     // And the other way round.
-    assert!(granted(&host.ask(1, 3, Ask::Get(3))));
+    assert!(granted(&host.ask(1, 91, Ask::Get(3))));
     let mut smaller = topology();
     smaller.cpus.truncate(2);
     host.desk.set_topology(smaller);
     assert_eq!(host.ask(2, 3, Ask::Get(3)), busy(3));
+}
+
+/// Scripts read the original's log: a prefix with what a client says of itself, and a few texts.
+#[test]
+fn what_happens_is_told_as_the_original_tells_it_too() {
+    let mut host = Written::new(desk());
+    host.open(1, Protocol::Imtl, Some("0-15"));
+    let claim = Claim { hostname: "a:b]c".into(), pid: 7, uid: 0, interfaces: vec![1] };
+    let mut lines = Vec::new();
+    let mut ask = |host: &mut Written, sequence, ask: Ask| {
+        let record = host.desk.decide(1, sequence, &ask).record.unwrap();
+        lines.extend(host.desk.tell(&record).original);
+        host.write(record);
+    };
+    ask(&mut host, 1, Ask::Register { claim, refused: None });
+    ask(&mut host, 2, Ask::Get(3));
+    ask(&mut host, 3, Ask::Get(4));
+    ask(&mut host, 4, Ask::Put(3));
+    lines.extend(host.desk.tell(&host.desk.close(1).unwrap()).original);
+    let texts = [
+        "Registered, uid 0, 1 interfaces",
+        "Added lcore 3",
+        "Added lcore 4",
+        "Removed lcore 3",
+        "Removed lcore 4",
+        "Remove client.",
+    ];
+    let expected: Vec<_> = texts.iter().map(|text| format!("[Instance a_b_c:7] {text}")).collect();
+    assert_eq!(lines, expected);
+    // Who has not registered is nobody there.
+    host.open(2, Protocol::Native, Some("0-15"));
+    let wish = Ask::Choose(Wish { count: 1, near: None, whole_cores: false });
+    let record = host.desk.decide(2, 1, &wish).record.unwrap();
+    let told = host.desk.tell(&record);
+    assert_eq!((told.log.len(), told.original.len()), (1, 0));
 }

@@ -1,6 +1,7 @@
 //! What holds of a desk whatever is asked of it, and of one that is read back from its journal.
 
 use super::*;
+use pointsman_model::flow::{Flow, FlowAction, FlowMatch, FlowRule, Ports, Transport};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -24,7 +25,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0u32..20).prop_map(Ask::Put),
         2 => wish.prop_map(Ask::Choose),
         1 => prop::option::of(prop::collection::vec(0u32..20, 0..3)).prop_map(Ask::GiveBack),
-        1 => Just(Ask::Register { claim: claim(), missing: None }),
+        1 => Just(Ask::Register { claim: claim(), refused: None }),
+        8 => card_ask(),
     ];
     let ids = prop_oneof![Just(LcoreIds::Auto), Just(LcoreIds::Physical), Just(LcoreIds::Remapped)];
     let reserve = prop::collection::btree_set(0u32..16, 0..3);
@@ -39,6 +41,53 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+/// Requests about three interfaces, one of which nobody claims.
+fn card_ask() -> impl Strategy<Value = Ask> {
+    let index = 1u32..4;
+    let rule = |queue: u32| {
+        let flow = Flow::all(Transport::Udp(Ports::any()));
+        FlowRule { matching: FlowMatch::V4(flow), action: FlowAction::Queue(queue) }
+    };
+    prop_oneof![
+        3 => (index.clone(), 0u16..3).prop_map(|(index, port)| Ask::AddPort { index, port }),
+        2 => (index.clone(), 0u16..3).prop_map(|(index, port)| Ask::DelPort { index, port }),
+        3 => (index.clone(), prop::option::of(0u32..4)).prop_map(|(index, queue)| {
+            Ask::GetQueue { index, found: queue.ok_or_else(|| "none".to_owned()) }
+        }),
+        2 => (index.clone(), 0u32..4).prop_map(|(index, queue)| Ask::PutQueue { index, queue }),
+        1 => index.clone().prop_map(|index| Ask::Map { index }),
+        2 => (index.clone(), 1u32..5, 0u32..4).prop_map(move |(index, location, queue)| {
+            Ask::AddFlow { index, found: Ok((location, rule(queue))) }
+        }),
+        1 => (index, 1u32..5).prop_map(|(index, location)| Ask::DelFlow { index, location }),
+    ]
+}
+
+/// No queue and no rule has two owners, the first queue has none, and what is counted is there.
+fn cards_are_sound(desk: &Desk) {
+    let (mut owners, mut rules, mut count) = (BTreeMap::new(), BTreeMap::new(), 0);
+    for (connection, client) in desk.clients() {
+        for (index, held) in &client.interfaces {
+            let place = client.place(*index);
+            for queue in &held.queues {
+                assert_ne!(*queue, 0, "the first queue is the host's");
+                let other = owners.insert((place.clone(), *queue), *connection);
+                assert_eq!(other, None, "queue {queue} has two owners");
+                assert_eq!(desk.owners(&place).get(queue), Some(connection));
+            }
+            for location in held.flows.keys() {
+                let other = rules.insert((place.clone(), *location), *connection);
+                assert_eq!(other, None, "rule {location} has two owners");
+            }
+            let ports: u32 = held.ports.values().sum();
+            assert!(held.ports.values().all(|times| *times > 0));
+            assert!(held.ports.keys().all(|port| desk.ports(&place).contains(port)));
+            count += held.queues.len() + held.flows.len() + ports as usize;
+        }
+    }
+    assert_eq!(desk.held_in_all(), desk.held() + count);
+}
+
 /// What must hold of every desk.
 fn sound(desk: &Desk) {
     let mut holders = BTreeMap::new();
@@ -50,6 +99,7 @@ fn sound(desk: &Desk) {
             }
         }
     }
+    cards_are_sound(desk);
 }
 
 /// Clients that may share a CPU never hold the same token.
@@ -74,7 +124,8 @@ fn same(a: &Desk, b: &Desk) {
     let leases = |desk: &Desk| -> Vec<_> {
         let client = |(id, client): (&u64, &pointsman_lease::Client)| {
             let told = (client.claim.clone(), client.cpuset.clone(), client.dialect);
-            (*id, client.leases.clone(), client.mapping, client.peer.clone(), told)
+            let cards = (client.namespace.clone(), client.interfaces.clone());
+            (*id, client.leases.clone(), client.mapping, client.peer.clone(), told, cards)
         };
         desk.clients().iter().map(client).collect()
     };
@@ -113,6 +164,8 @@ fn play(steps: Vec<Step>) -> (Written, Vec<(usize, Answered)>) {
             Step::Reopen(client) => {
                 if !host.desk.clients().contains_key(&client) {
                     host.open(client, protocol(client), sets[client as usize - 1]);
+                    let change = Change::Claimed { namespace: None, interfaces: vec![1, 2] };
+                    host.write(record(client, change));
                 }
             }
             Step::Policy(lcore_ids, reserve) => {
@@ -202,6 +255,10 @@ proptest! {
         leases in prop::collection::vec((1u64..4, 0u32..6, prop::option::of(0u32..4), any::<bool>()), 0..40),
     ) {
         let mut desk = desk();
+        for connection in [1, 2] {
+            let opened = desk.open(connection, Protocol::Imtl, peer(1), 7).unwrap();
+            desk.apply(&opened);
+        }
         for (connection, id, cpu, back) in leases {
             let lease = Lease { id, cpu, idle: false };
             let change = if back {
@@ -211,6 +268,7 @@ proptest! {
             };
             desk.apply(&record(connection, change));
             sound(&desk);
+            prop_assert!(!desk.clients().contains_key(&3), "nobody wrote that it connected");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::strict::Fields;
 use super::{
     Builtin, ChainEntry, Document, DocumentError, Engine, InterfaceSpec, MAX_CHAIN, MAX_GENERATION,
     MapEntry, NamespaceSpec, Namespaces, ObjectSource, OtherSpec, ProgramSpec, SlotChoice, Which,
-    XdpSpec, error, host, namespace, raw,
+    XdpSpec, error, host, namespace, queues, raw,
 };
 use crate::{ProgramName, Sha256};
 use base64::Engine as _;
@@ -42,12 +42,17 @@ pub(super) fn check(raw: raw::RawDocument) -> Result<Document, Vec<DocumentError
     let mut interfaces = BTreeMap::new();
     for (name, Fields(interface)) in raw.interfaces.0 {
         if let Some(namespace) = &name.namespace {
-            let spec = || NamespaceSpec::Name(namespace.clone());
+            let spec = || NamespaceSpec::of(namespace);
             namespaces.entry(namespace.clone()).or_insert_with(spec);
         }
         let at = format!("{}/xdp", name.pointer());
-        let xdp = interface.xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
-        interfaces.insert(name, InterfaceSpec { xdp });
+        let raw::RawInterface { xdp, queues, flows, .. } = interface;
+        let xdp = xdp.map(|Fields(xdp)| check_chain(xdp, &at, &programs, &mut errors));
+        let at = format!("{}/queues", name.pointer());
+        let queues = queues.map(|Fields(raw)| queues::check_queues(raw, &at, &mut errors));
+        let at = format!("{}/flows", name.pointer());
+        let flows = queues::check_flows(&flows, &at, &mut errors);
+        interfaces.insert(name, InterfaceSpec { xdp, queues, flows });
     }
     let lcores = raw.lcores.map(|Fields(lcores)| host::check_lcores(lcores, &mut errors));
     if !errors.is_empty() {

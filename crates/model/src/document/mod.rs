@@ -7,10 +7,12 @@
 mod check;
 mod host;
 mod namespace;
+mod queues;
 mod raw;
 mod schema;
 mod strict;
 
+use crate::flow::FlowRule;
 use crate::{
     ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
 };
@@ -18,12 +20,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use strict::Fields;
 use utoipa::ToSchema;
 
 pub use host::{AccessSpec, LcoresSpec, People};
+pub use queues::{CountsSpec, InterruptsSpec, MAX_FLOWS, MAX_QUEUES, QueuesSpec, TuningSpec};
 pub use schema::json_schema;
+
+/// Reads any JSON, strictly: a key given twice anywhere in it is an error, as is what follows it.
+///
+/// # Errors
+/// What is wrong, and in which line and column.
+pub fn strict_value(text: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice(text).map(|strict::StrictValue(value)| value)
+}
 
 /// The largest document, in bytes. Objects given inline count; larger ones belong in the store.
 pub const MAX_BYTES: usize = 8 << 20;
@@ -68,18 +79,8 @@ pub enum NamespaceSpec {
     Path(PathBuf),
     /// Where a process is.
     Pid(u32),
-}
-
-impl NamespaceSpec {
-    /// The file to open.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Self::Name(name) => Path::new("/run/netns").join(name.as_str()),
-            Self::Path(path) => path.clone(),
-            Self::Pid(pid) => format!("/proc/{pid}/ns/net").into(),
-        }
-    }
+    /// The one with this inode, for as long as a process is in it.
+    Inode(u64),
 }
 
 /// One program as the operator wants it.
@@ -110,6 +111,46 @@ pub enum ObjectSource {
     Url(String, Sha256),
     /// One of ours.
     Builtin(Builtin),
+    /// One of ours that instances bring with them: no document can name it.
+    Instances(InstanceProgram),
+}
+
+/// A program that joins a chain for instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InstanceProgram {
+    /// The UDP port filter, with the verdicts of the MTL Manager's chain.
+    PortFilter,
+    /// The redirect to AF_XDP sockets.
+    Redirect,
+}
+
+impl InstanceProgram {
+    /// Both, in the order in which they stand.
+    pub const ALL: [Self; 2] = [Self::PortFilter, Self::Redirect];
+
+    /// Its entry function, by which libmtl's users know it.
+    #[must_use]
+    pub const fn entry(self) -> &'static str {
+        match self {
+            Self::PortFilter => "mtl_dp_filter",
+            Self::Redirect => "xsk_def_prog",
+        }
+    }
+
+    /// Where it comes from, as chains and their status record it: no object of a document reads so.
+    #[must_use]
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::PortFilter => "instances:port-filter",
+            Self::Redirect => "instances:redirect",
+        }
+    }
+
+    /// The one that has this source; `None`: a document brought the program.
+    #[must_use]
+    pub fn of_source(source: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|program| program.source() == source)
+    }
 }
 
 impl fmt::Display for ObjectSource {
@@ -120,6 +161,7 @@ impl fmt::Display for ObjectSource {
             Self::Inline(_) => f.write_str("inline"),
             Self::Url(url, _) => f.write_str(url),
             Self::Builtin(builtin) => write!(f, "builtin:{builtin}"),
+            Self::Instances(program) => f.write_str(program.source()),
         }
     }
 }
@@ -184,10 +226,15 @@ pub enum OnUpgrade {
 }
 
 /// What runs on one interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceSpec {
     /// The XDP chain.
     pub xdp: Option<XdpSpec>,
+    /// Its queues; `None`: they are as they are.
+    pub queues: Option<QueuesSpec>,
+    /// The operator's flow rules, no two about the same packets. That their queues are there is not
+    /// known.
+    pub flows: Vec<FlowRule>,
 }
 
 /// An XDP chain and how it is attached.

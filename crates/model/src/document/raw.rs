@@ -2,8 +2,10 @@
 //! the refusal of unknown fields; what one field says about another is checked in the parent.
 
 use super::host::{RawAccess, RawLcores};
+use super::queues::RawQueues;
 use super::strict::{Fields, StrictValue, UniqueMap};
 use super::{Builtin, DriftPolicy, Engine, Mode, OnUpgrade, SlotChoice};
+use crate::flow::FlowRequest;
 use crate::{
     ActionSet, EntryName, InterfaceId, MapName, NamespaceName, NodeName, ProgramName, Sha256,
 };
@@ -157,12 +159,14 @@ pub(super) struct RawInterface {
     #[serde(default, deserialize_with = "not_yet", rename = "tc")]
     #[schema(ignore)]
     _tc: (),
-    #[serde(default, deserialize_with = "not_yet", rename = "queues")]
-    #[schema(ignore)]
-    _queues: (),
-    #[serde(default, deserialize_with = "not_yet", rename = "flows")]
-    #[schema(ignore)]
-    _flows: (),
+    /// Its queues. Left out: they are as they are, and get back what an earlier document changed.
+    #[schema(value_type = Option<RawQueues>)]
+    pub(super) queues: Option<Fields<RawQueues>>,
+    /// Flow rules of the operator's: which packets the card sends to which receive queue, or drops.
+    /// Rules of others on the card stay.
+    #[serde(default)]
+    #[schema(value_type = Vec<FlowRequest>)]
+    pub(super) flows: Vec<Fields<FlowRequest>>,
 }
 
 /// An XDP chain and how it is attached.

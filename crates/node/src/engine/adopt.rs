@@ -21,7 +21,7 @@ impl Engine {
         let state = self.state.state();
         let Some(edition) = state.current.clone() else {
             tracing::info!("no document was accepted yet: what runs stays as it is");
-            return;
+            return self.serve_instances();
         };
         if state.drained {
             tracing::warn!(generation = edition.generation, "the node is drained: nothing runs");
@@ -48,7 +48,7 @@ impl Engine {
         options: Options,
     ) -> Result<BTreeSet<HookId>, String> {
         let start = Instant::now();
-        let document = self.accepted_document(edition)?;
+        let document = self.wanted_document(edition)?;
         // Nothing is stored, so nothing can fail for want of space.
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
@@ -176,6 +176,8 @@ impl Engine {
         let interface = document.interfaces.remove(&named);
         document.interfaces =
             interface.map(|wanted| (hook.interface.clone(), wanted)).into_iter().collect();
+        let mut document = self.with_instances(document).map_err(|problem| problem.title)?;
+        document.interfaces.retain(|interface, _| *interface == hook.interface);
         let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)

@@ -11,10 +11,13 @@ use crate::state::{Edition, State};
 use pointsman_model::api::{
     ApplyOutcome, ApplyReport, DrainReport, Problem, StepOutcome, StepResult,
 };
+use pointsman_model::chain::MemberSpec;
+use pointsman_model::document::InstanceProgram;
 use pointsman_model::event::EventKind;
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{HookChange, Note, Plan, Refusal, RenameHook, Step};
 use pointsman_model::{Document, HookId, Sha256};
+use pointsman_plan::instances::is_for_instances;
 use pointsman_plan::{self as plan, Host, Options, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -25,6 +28,8 @@ struct Prepared {
     digest: Sha256,
     resolved: Resolved,
     plan: Plan,
+    /// What cards will not do of it, as far as is known.
+    outlook: Vec<Note>,
 }
 
 /// An edition that is in force by now, and is to be carried out.
@@ -42,9 +47,10 @@ pub(super) struct Entry<'a> {
 impl Engine {
     /// What applying a document would do. Changes nothing.
     pub(super) fn plan(&mut self, request: &Request) -> Result<Plan, Problem> {
-        let prepared = self.prepare(request, false)?;
-        self.cache.prune(&prepared.resolved, false);
-        Ok(prepared.plan)
+        let Prepared { resolved, mut plan, outlook, .. } = self.prepare(request, false)?;
+        self.cache.prune(&resolved, false);
+        plan.notes.extend(outlook);
+        Ok(plan)
     }
 
     /// Applies a document.
@@ -54,7 +60,7 @@ impl Engine {
         let mut notes = self.window_notes(request, &prepared.digest);
         let takes_over = self.takes_over(request, &prepared.digest);
         let edition = self.accept(request, &prepared)?;
-        let Prepared { document, resolved, mut plan, .. } = prepared;
+        let Prepared { document, resolved, mut plan, outlook, .. } = prepared;
         self.cache.prune(&resolved, true);
         self.refused = None;
         self.ignored = None;
@@ -67,7 +73,9 @@ impl Engine {
             takes_over,
             arrived: request.arrived,
         };
-        Ok(self.enter(&entry, plan))
+        let mut report = self.enter(&entry, plan);
+        report.plan.notes.extend(outlook);
+        Ok(report)
     }
 
     /// Carries out the plan of an edition that is in force by now, and remembers what came of it.
@@ -156,7 +164,9 @@ impl Engine {
         // Also what waits there to be looked at must not come with the next start.
         next.passed_over =
             crate::watch::read(&self.document).ok().flatten().as_deref().map(Sha256::of);
+        next.passed_over_snapshot = self.laid_down_document();
         self.ignored = None;
+        self.fleet.waits_no_more();
         if let Err(error) = self.state.force(next) {
             failures.push(format!(
                 "the next start will attach the chains again: it could not be recorded that the \
@@ -166,6 +176,8 @@ impl Engine {
         let plan = plan::drain(&observed);
         let (results, _) = self.carry_out(&plan, &Resolved::default(), Instant::now());
         failures.extend(outcome::failures(&plan, &results).into_iter().map(|r| r.message));
+        // What is pinned elsewhere runs on, and nothing was looked at.
+        failures.extend(self.kernel.no_chains());
         // What runs where nobody can look.
         let stays = plan.hooks.iter().filter(|diff| diff.after.is_some()).map(|diff| &diff.hook);
         let stays: BTreeSet<_> = stays.collect();
@@ -175,6 +187,7 @@ impl Engine {
         self.last = LastPlan::default();
         self.drifts.forget();
         self.seen = None;
+        self.chains_changed();
         tracing::warn!(steps = results.len(), failures = failures.len(), "node drained");
         for failure in &failures {
             tracing::error!("drain: {failure}");
@@ -192,21 +205,24 @@ impl Engine {
 
     /// Everything up to the plan. `keep`: objects are put into the store.
     fn prepare(&mut self, request: &Request, keep: bool) -> Result<Prepared, Problem> {
-        let document = Document::parse(&request.text).map_err(problem::invalid)?;
+        let parsed = Document::parse(&request.text).map_err(problem::invalid)?;
         let digest = Sha256::of(&request.text);
+        let observed = self.observe(&Scope::of(&parsed))?;
+        self.guard(&parsed, &digest, &observed, request.asked)?;
+        let document = self.with_instances(parsed)?;
         let scope = Scope::of(&document);
         let mut observed = self.observe(&scope)?;
-        self.guard(&document, &digest, &observed, request.asked)?;
         let resolved = self.resolve(&document, Origin::Sources, keep)?;
         if resolved.inspected > 0 {
             // The verifier may have taken seconds.
             observed = self.observe(&scope)?;
         }
         let plan = self.make_plan(&document, &resolved, &observed, request.options);
-        Ok(Prepared { document, digest, resolved, plan })
+        let outlook = self.outlook(&document, observed);
+        Ok(Prepared { document, digest, resolved, plan, outlook })
     }
 
-    fn guard(
+    pub(super) fn guard(
         &self,
         document: &Document,
         digest: &Sha256,
@@ -223,7 +239,9 @@ impl Engine {
         });
         let live = observed.hooks.values().filter_map(|hook| hook.live());
         let running = live.filter_map(|(_, chain)| chain.record.as_ref());
-        let programs = running.map(|record| record.spec.members.len()).sum();
+        let operators = |member: &&MemberSpec| !is_for_instances(member);
+        let programs =
+            running.map(|record| record.spec.members.iter().filter(operators).count()).sum();
         plan::guard(current.as_ref(), document, digest, programs, asked).map_err(problem::guarded)
     }
 
@@ -236,6 +254,7 @@ impl Engine {
         let mut resolver = Resolver {
             kernel: self.kernel.as_mut(),
             store: &self.objects,
+            dropped: self.fleet.drop_dir(),
             cache: &mut self.cache,
             keep: keep.then_some(&mut self.state),
         };
@@ -313,7 +332,11 @@ impl Engine {
     ) -> (Vec<StepResult>, Duration) {
         let programs = resolved.by_fingerprint();
         let store = &self.objects;
-        let read = |hash: &Sha256| store.read(hash).map_err(|error| error.to_string());
+        let ours = InstanceProgram::ALL.map(|program| self.kernel.instance_program(program));
+        let read = |hash: &Sha256| match ours.iter().find(|bytes| Sha256::of(bytes) == *hash) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => store.read(hash).map_err(|error| error.to_string()),
+        };
         let Resolved { facts, namespaces, .. } = resolved;
         let mut namespaces = namespaces.clone();
         self.add(plan.hooks.iter().map(|diff| &diff.hook), &mut namespaces);
@@ -333,6 +356,9 @@ impl Engine {
             }
         }
         self.follow_renames(plan, &results);
+        if !plan.steps.is_empty() {
+            self.chains_changed();
+        }
         (results, visible)
     }
 

@@ -2,6 +2,7 @@
 
 use super::apply::hooks;
 use super::drift::Verdict;
+use super::instances::is_accepted;
 use super::{Engine, outcome};
 use crate::host::Scope;
 use crate::resolve::Origin;
@@ -33,8 +34,7 @@ impl Engine {
     pub(super) fn check(&mut self, now: Instant) {
         self.checks += 1;
         self.catch_up();
-        let state = self.state.state();
-        let edition = state.current.clone().filter(|_| !state.drained);
+        let edition = self.edition();
         let idle = edition.is_none();
         let blind = edition.and_then(|edition| self.look(&edition, now).err());
         if let Some(why) = blind.as_ref().filter(|_| self.blind != blind) {
@@ -55,7 +55,7 @@ impl Engine {
             return Ok(());
         }
         let before = self.seen.take();
-        let document = self.accepted_document(edition)?;
+        let document = self.wanted_document(edition)?;
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)
             .map_err(|problem| problem.title)?;
@@ -67,7 +67,8 @@ impl Engine {
         let plan = self.make_plan(&document, &resolved, &observed, Options::default());
         let verdict = self.judge(&document, &plan, &observed, now);
         self.drifts.settle(&plan, &observed);
-        let plan = narrow(plan, |hook| !verdict.leave.contains(hook));
+        let mine = self.mine(edition, &observed);
+        let plan = narrow(plan, |hook| !verdict.leave.contains(hook) && mine.has(hook));
         let (results, _) = self.carry_out(&plan, &resolved, now);
         let failures = outcome::failures(&plan, &results);
         self.settle_changed(&plan, &results, &scope);
@@ -98,7 +99,7 @@ impl Engine {
 
     /// What is enough to be looked at from now on; `None`: how things were left is not known.
     /// `next`: when something that is left as it is now must be put right.
-    fn seen_after(
+    pub(super) fn seen_after(
         &mut self,
         document: &Document,
         before: Observed,
@@ -126,7 +127,7 @@ impl Engine {
         Ok(Some(Seen { world: after, until }))
     }
 
-    fn take_over(
+    pub(super) fn take_over(
         &mut self,
         document: &Document,
         plan: Plan,
@@ -136,7 +137,9 @@ impl Engine {
         let refusals: Vec<_> = plan.refusals.iter().cloned().chain(failures).collect();
         let (wanted, waited) = (hooks(document), self.last.waiting());
         let mut next = self.state.state().clone();
-        next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
+        if is_accepted(edition) {
+            next.remember(&wanted, &self.done(&wanted, &plan, &refusals), edition);
+        }
         self.last.take_over(Scope::of(document), wanted, plan, refusals);
         // A look may be what makes the document whole.
         self.judge_good(&mut next, &self.last.wanted, &self.last.refusals);

@@ -186,7 +186,7 @@ impl Engine {
         edition: &Edition,
         options: Options,
     ) -> Result<bool, String> {
-        let Ok(document) = self.accepted_document(edition) else { return Ok(false) };
+        let Ok(document) = self.wanted_document(edition) else { return Ok(false) };
         let observed = self.observe(&Scope::of(&document)).map_err(|problem| problem.title)?;
         let resolved = self
             .resolve(&document, Origin::Accepted(edition), false)

@@ -1,6 +1,7 @@
 //! Breaking the glass: bypass and its end, each one swap of one hook.
 
 use super::apply::micros;
+use super::instances::is_accepted;
 use super::{Engine, outcome};
 use crate::history::Bypass;
 use crate::host::Scope;
@@ -125,8 +126,7 @@ impl Engine {
     ) -> Result<BypassReport, Problem> {
         let mut next = self.state.state().clone();
         next.end_bypass(hook);
-        let current = next.current.clone().filter(|_| !next.drained);
-        let Some(edition) = current.filter(|_| self.last.wanted.contains(hook)) else {
+        let Some(edition) = self.edition().filter(|_| self.last.wanted.contains(hook)) else {
             self.force(next);
             let notes = vec![format!("the document in force wants no chain on {hook}")];
             return Ok(self.bypass_report(hook.clone(), true, notes));
@@ -145,7 +145,7 @@ impl Engine {
         self.last.take_over_hooks(plan, refusals.clone());
         if refusals.is_empty() {
             let mut next = self.state.state().clone();
-            if !pending {
+            if !pending && is_accepted(&edition) {
                 let wanted = self.last.wanted.clone();
                 let mut done: std::collections::BTreeSet<_> = (next.last_good.iter())
                     .filter(|good| good.edition == edition)
@@ -177,7 +177,7 @@ impl Engine {
         bypassed: &BTreeMap<HookId, String>,
     ) -> Result<(Plan, crate::resolve::Resolved), Problem> {
         let broken = |why| problem::plain(ProblemKind::Internal, 500, why);
-        let document = self.accepted_document(edition).map_err(broken)?;
+        let document = self.wanted_document(edition).map_err(broken)?;
         let resolved = self.resolve(&document, Origin::Accepted(edition), false)?;
         let observed = self.observe(&Scope::of(&document))?;
         let options = Options::default();
@@ -190,7 +190,7 @@ impl Engine {
     /// The edition in force, if it wants a chain on `hook`.
     fn bypassable(&self, hook: &HookId) -> Result<Edition, Problem> {
         let state = self.state.state();
-        let Some(edition) = state.current.clone().filter(|_| !state.drained) else {
+        let Some(edition) = self.edition() else {
             let title = match state.drained {
                 true => "the node is drained: nothing runs that could be bypassed",
                 false => "no document is in force: there is no chain to bypass",

@@ -8,6 +8,7 @@ use pointsman_model::glass::{BypassReport, ConfirmReport, EventPage, Generations
 use pointsman_model::plan::Plan;
 use pointsman_model::status::{Counters, Status};
 use pointsman_plan::Options;
+use pointsman_plan::instances::Demands;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -24,6 +25,9 @@ pub enum Message {
     Apply(Request, Reply<ApplyReport>),
     /// The watched document was replaced.
     DocumentChanged,
+    /// Something was laid down in the drop directory, or the fleet's file was written. Dropped when
+    /// it was looked at.
+    LaidDown(mpsc::Sender<()>),
     /// Interfaces or network namespaces came, went or changed.
     InterfacesChanged,
     /// Something is not watched any more, and why.
@@ -46,6 +50,14 @@ pub enum Message {
     Events(EventQuery, Reply<EventPage>),
     /// Something happened elsewhere in the daemon: for the event log.
     Happened(EventKind, String),
+    /// From which interfaces instances want their packets. What comes of it is told by
+    /// [`Engine::telling_served`](super::Engine::telling_served), with the same revision.
+    Demands {
+        /// All that they want.
+        demands: Demands,
+        /// A number that grows.
+        revision: u64,
+    },
     /// What this host can do.
     Doctor(Reply<Doctor>),
     /// End. Everything stays attached.

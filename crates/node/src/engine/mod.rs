@@ -10,15 +10,19 @@ mod check;
 mod deadline;
 mod dispatcher;
 mod drift;
+mod fleet;
 mod follow;
 mod glass;
+mod instances;
 mod last;
 mod message;
 mod outcome;
+mod outlook;
 mod reach;
 mod rollback;
 mod schedule;
 mod status;
+mod watched;
 
 use self::check::Seen;
 use self::drift::Drifts;
@@ -30,14 +34,14 @@ use crate::host::Kernel;
 use crate::notify;
 use crate::problem;
 use crate::resolve::{FactsCache, MAX_OBJECT};
-use crate::state::{StateError, StateFile};
+use crate::state::{Edition, StateError, StateFile};
 use crate::store::Store;
-use crate::watch;
+use fleet::Fleet;
 use follow::Follower;
+use pointsman_model::HookId;
 use pointsman_model::api::{ApplyOutcome, ApplyReport, Check, Doctor, Health, Problem};
 use pointsman_model::event::EventKind;
 use pointsman_model::status::RefusedDocument;
-use pointsman_model::{HookId, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -46,6 +50,7 @@ use std::time::{Duration, Instant};
 
 pub use follow::EventQuery;
 pub use glass::BypassRequest;
+pub use instances::{Maps, Served, TellServed};
 pub use message::{Handle, Message, Reply, Request};
 pub use rollback::GenerationRequest;
 
@@ -81,6 +86,7 @@ pub struct Engine {
     watch_lost: Vec<String>,
     /// Why the watched document was not looked at any further.
     ignored: Option<String>,
+    fleet: Fleet,
     clock: Box<dyn Clock>,
     events: EventLog,
     followers: Vec<Follower>,
@@ -90,6 +96,7 @@ pub struct Engine {
     retry_at: Option<Instant>,
     /// Why the return to what was in force before could not be carried out so far.
     stuck: Option<String>,
+    instances: instances::Instances,
 }
 
 impl fmt::Debug for Engine {
@@ -140,12 +147,14 @@ impl Engine {
             refused: None,
             watch_lost: Vec::new(),
             ignored: None,
+            fleet: Fleet::default(),
             clock: Box::new(HostClock::new(Path::new("/proc"))),
             events: EventLog::open(state_dir),
             followers: Vec::new(),
             keep: usize::from(KEEP_GENERATIONS),
             retry_at: None,
             stuck: None,
+            instances: instances::Instances::default(),
         }
     }
 
@@ -180,6 +189,8 @@ impl Engine {
     /// calls `ready`, and then handles messages until it is told to stop.
     pub fn run(mut self, messages: &mpsc::Receiver<Message>, ready: impl FnOnce()) {
         self.start();
+        self.chains_changed();
+        self.tell_served();
         ready();
         self.notify();
         // What interfaces left that went while nobody looked: nobody waits for it.
@@ -219,10 +230,15 @@ impl Engine {
         let now = Instant::now();
         if now >= self.schedule.due() {
             self.check(now);
+            self.tell_served();
+            if self.fleet.looks_again() {
+                self.look_at_drop();
+            }
         }
     }
 
-    /// Adopts what runs, does what was accepted before, then what the watched document says now.
+    /// Adopts what runs, does what was accepted before, then what the watched document says now,
+    /// then what the fleet laid down.
     ///
     /// What nobody confirmed in time is not adopted: the host returns first.
     pub fn start(&mut self) {
@@ -239,6 +255,7 @@ impl Engine {
         // What an apply that was cut off left on disk.
         self.collect();
         self.document_changed(true);
+        self.look_at_drop();
     }
 
     fn handle(&mut self, message: Message) {
@@ -247,12 +264,22 @@ impl Engine {
         match message {
             Message::Plan(request, reply) => drop(reply.send(self.plan(&request))),
             Message::Apply(request, reply) => {
-                drop(reply.send(self.apply_from(&request, "request")));
+                let before = self.in_force();
+                let applied = self.apply_from(&request, "request");
+                // Instances first: who is answered may rely on them.
+                self.tell_served();
+                drop(reply.send(applied));
+                self.compare_with_fleet(before);
                 self.notify();
             }
             Message::DocumentChanged => {
                 self.document_changed(false);
                 self.notify();
+            }
+            Message::LaidDown(done) => {
+                self.look_at_drop();
+                self.notify();
+                drop(done);
             }
             Message::InterfacesChanged => self.schedule.changed(Instant::now()),
             Message::WatchLost(why) => {
@@ -262,15 +289,23 @@ impl Engine {
             Message::Status(reply) => drop(reply.send(self.status())),
             Message::Counters(reply) => drop(reply.send(self.counters())),
             Message::Drain(reply) => {
-                drop(reply.send(self.drain()));
+                let drained = self.drain();
+                self.tell_served();
+                drop(reply.send(drained));
                 self.notify();
             }
             Message::Bypass(request, reply) => {
-                drop(reply.send(self.bypass(&request)));
+                let bypassed = self.bypass(&request);
+                self.tell_served();
+                drop(reply.send(bypassed));
                 self.notify();
             }
             Message::Rollback(request, reply) => {
-                drop(reply.send(self.rollback(&request)));
+                let before = self.in_force();
+                let returned = self.rollback(&request);
+                self.tell_served();
+                drop(reply.send(returned));
+                self.compare_with_fleet(before);
                 self.notify();
             }
             Message::Confirm(request, reply) => {
@@ -281,9 +316,11 @@ impl Engine {
             Message::Events(query, reply) => self.tell_events(query, reply),
             Message::Happened(kind, message) => self.event(kind, None, &message),
             Message::Doctor(reply) => drop(reply.send(Ok(self.doctor()))),
+            Message::Demands { demands, revision } => self.demand(demands, revision),
             Message::Stop => {}
         }
         self.look_at_what_waited(waited);
+        self.tell_served();
     }
 
     /// Whether a document that is laid down has to wait.
@@ -297,77 +334,9 @@ impl Engine {
         if waited && !self.waits() {
             self.ignored = None;
             self.document_changed(true);
+            self.look_at_drop();
             self.notify();
         }
-    }
-
-    /// Reads and applies the watched document. `starting`: it may have been there all along.
-    fn document_changed(&mut self, starting: bool) {
-        let text = match watch::read(&self.document) {
-            Ok(Some(text)) => text,
-            Ok(None) => {
-                let path = self.document.display();
-                tracing::info!(document = %path, "there is no watched document: nothing changes");
-                return;
-            }
-            Err(error) => return self.refuse(&self.document.display().to_string(), vec![error]),
-        };
-        let state = self.state.state();
-        let in_force = state.current.as_ref().map(|edition| edition.document);
-        // A start changes nothing by itself, and what was drained stays so until an operator asks
-        // for it or there is a new document; only a document that is put there again while the
-        // daemon runs asks for another look at its objects.
-        if (starting || state.drained) && in_force == Some(Sha256::of(&text)) {
-            self.refused = None;
-            if state.drained {
-                tracing::warn!(
-                    "the node is drained and its watched document is the one that was drained; \
-                     to attach it again use `pointsman apply {}`",
-                    self.document.display()
-                );
-            }
-            return;
-        }
-        if let Some(why) = self.must_wait(&Sha256::of(&text)) {
-            tracing::warn!("the watched document is not looked at: {why}");
-            self.refused = None;
-            self.ignored = Some(why);
-            return;
-        }
-        let request = Request { asked: false, ..Request::new(text) };
-        // What came of it is in the log and in the status.
-        let _ = self.apply_from(&request, &self.document.display().to_string());
-    }
-
-    /// Why a document that was laid down is left alone for now.
-    fn must_wait(&self, digest: &Sha256) -> Option<String> {
-        let state = self.state.state();
-        let generation = state.current.as_ref().map_or(0, |edition| edition.generation);
-        let in_force = state.current.as_ref().map(|edition| edition.document);
-        if let Some(mark) = state.left.iter().find(|mark| mark.digest == *digest) {
-            return Some(format!(
-                "{} is generation {}, from which somebody returned to generation {generation}; to \
-                 take it all the same use `pointsman apply {}`",
-                self.document.display(),
-                mark.generation,
-                self.document.display()
-            ));
-        }
-        if state.drained && state.passed_over == Some(*digest) {
-            return Some(format!(
-                "{} was there when the node was drained; to take it use `pointsman apply {}`",
-                self.document.display(),
-                self.document.display()
-            ));
-        }
-        // Whoever lays documents down does not know that an operator is trying something, and
-        // must not end what brings him back if he has cut himself off.
-        (state.unconfirmed.is_some() && in_force != Some(*digest)).then(|| {
-            format!(
-                "{} is looked at when generation {generation} is confirmed or gone",
-                self.document.display()
-            )
-        })
     }
 
     /// Applies a document and remembers why, if it is refused as a whole.
@@ -375,26 +344,35 @@ impl Engine {
         let before = self.state.state().current.clone();
         let result = self.apply(request);
         match &result {
-            Ok(report) => {
-                outcome::log(report, source);
-                let news = report.outcome != ApplyOutcome::Unchanged
-                    || before != self.state.state().current;
-                if news {
-                    let message = format!("{} ({source})", outcome::words(report));
-                    self.event(EventKind::Applied, None, &message);
-                }
-                if let (Some(waiting), Some(_)) = (&report.unconfirmed, request.confirm_within) {
-                    let message = format!(
-                        "to be confirmed within {} s, as {} asked",
-                        waiting.remaining_ms.div_ceil(1_000),
-                        glass::who(request.uid)
-                    );
-                    self.event(EventKind::Unconfirmed, None, &message);
-                }
-            }
+            Ok(report) => self.applied(request, report, before.as_ref(), source),
             Err(problem) => self.refuse(source, problem::document_errors(problem.clone())),
         }
         result
+    }
+
+    /// Tells what came of a document.
+    fn applied(
+        &mut self,
+        request: &Request,
+        report: &ApplyReport,
+        before: Option<&Edition>,
+        source: &str,
+    ) {
+        outcome::log(report, source);
+        let news = report.outcome != ApplyOutcome::Unchanged
+            || before != self.state.state().current.as_ref();
+        if news {
+            let message = format!("{} ({source})", outcome::words(report));
+            self.event(EventKind::Applied, None, &message);
+        }
+        if let (Some(waiting), Some(_)) = (&report.unconfirmed, request.confirm_within) {
+            let message = format!(
+                "to be confirmed within {} s, as {} asked",
+                waiting.remaining_ms.div_ceil(1_000),
+                glass::who(request.uid)
+            );
+            self.event(EventKind::Unconfirmed, None, &message);
+        }
     }
 
     fn refuse(&mut self, source: &str, errors: Vec<pointsman_model::document::DocumentError>) {

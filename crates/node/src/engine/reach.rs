@@ -37,7 +37,7 @@ impl Engine {
     ) {
         for name in hooks.filter_map(|hook| hook.interface.namespace.as_ref()) {
             let known = || self.last.scope.namespaces.get(name).cloned();
-            let spec = || known().unwrap_or_else(|| NamespaceSpec::Name(name.clone()));
+            let spec = || known().unwrap_or_else(|| NamespaceSpec::of(name));
             namespaces.entry(name.clone()).or_insert_with(spec);
         }
     }

@@ -43,7 +43,7 @@ impl Engine {
             return Err(self.no_target(request.generation, &current));
         };
         let broken = |why| problem::plain(ProblemKind::Internal, 500, why);
-        let document = self.accepted_document(&target).map_err(broken)?;
+        let document = self.wanted_document(&target).map_err(broken)?;
         let resolved = self.resolve(&document, Origin::Accepted(&target), false)?;
         let observed = self.observe(&Scope::of(&document))?;
         let mut plan = self.make_plan(&document, &resolved, &observed, request.options);
@@ -145,7 +145,7 @@ impl Engine {
         next.unconfirmed = None;
         // What is known of the last plan is of another edition, or nothing, where this one could not
         // even be adopted.
-        let document = next.current.as_ref().map(|edition| self.accepted_document(edition));
+        let document = next.current.as_ref().map(|edition| self.wanted_document(edition));
         if let Some(Ok(document)) = document
             && hooks(&document) == self.last.wanted
         {

@@ -10,6 +10,7 @@ use pointsman_model::status::{
     Counters, ForeignProgram, HookCounters, HookState, HookStatus, MemberStatus, Status,
 };
 use pointsman_model::{HookId, InterfaceId};
+use pointsman_plan::instances::is_for_instances;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Engine {
@@ -17,6 +18,7 @@ impl Engine {
         let observed = self.kernel_as_planned()?;
         let mut notes = self.last.notes.clone();
         let about_us = |message: &str| Note { hook: None, program: None, message: message.into() };
+        notes.extend(self.kernel.no_chains().as_deref().map(about_us));
         notes.extend(self.watch_lost.iter().map(|why| about_us(why)));
         let refused = |hook: &HookId| {
             self.last.refusals.iter().any(|refusal| refusal.hook.as_ref() == Some(hook))
@@ -27,6 +29,7 @@ impl Engine {
         );
         notes.extend(self.stuck_words().as_deref().map(about_us));
         notes.extend(self.ignored.as_deref().map(about_us));
+        notes.extend(self.fleet.notes().iter().map(|note| about_us(note)));
         notes.extend(self.events.not_on_disk().map(about_us));
         notes.extend(self.bypassed_nowhere().iter().map(|message| about_us(message)));
         let hooks: BTreeSet<_> =
@@ -46,9 +49,11 @@ impl Engine {
             checks: self.checks,
             unconfirmed: self.unconfirmed_status(),
             document: self.document.display().to_string(),
+            fleet: self.fleet.status(),
             refused_document: self.refused.clone(),
             hooks,
             foreign,
+            cards: Vec::new(),
             refusals: of_no_hook.cloned().collect(),
             notes,
             warnings: self.warnings(),
@@ -208,6 +213,7 @@ impl Engine {
                     priority: member.priority,
                     chain_call_actions: member.chain_call_actions,
                     enforce: member.enforce,
+                    from_instances: is_for_instances(member),
                     form: member.form,
                     tag: member.tag.clone(),
                     object: member.object,

@@ -1,37 +1,40 @@
 //! The desk with everything around it that is not pure: peers, the journal, logs, counters.
 
+use super::cards::Sections;
 use super::closer::Closer;
 use super::cpusets::Cpusets;
 use super::file::JournalFile;
+use super::interfaces::Interfaces;
 use super::metrics::Metrics;
 use super::people::Person;
-use super::throttle::Throttle;
-use super::{Asker, Config, Message, view};
+use super::requests::Way;
+use super::throttle::Throttles;
+use super::{Asker, Config, Handle, Message, view};
 use crate::clock::unix_ms;
 use crate::engine;
 use crate::problem;
-use pointsman_imtl::Descriptor;
+use crate::state::InForce;
 use pointsman_keeper::link::{FromKeeper, Kind, ToKeeper};
-use pointsman_lease::choose::Wish;
-use pointsman_lease::imtl::{Meaning, Taken};
-use pointsman_lease::native::{LeaseRequest, Request, ReturnRequest};
-use pointsman_lease::{Ask, Change, Desk, Kept, Line, Policy, Record, Told, Why, imtl, native};
+use pointsman_lease::{Desk, Policy};
 use pointsman_model::api::{Problem, ProblemKind};
 use pointsman_model::cpu::Topology;
 use pointsman_model::document::Document;
-use pointsman_model::event::EventKind;
 use pointsman_model::lease::{ClearReport, Protocol};
-use pointsman_netdev::{Roots, interface_node, topology};
+use pointsman_model::status::CardProblem;
+use pointsman_netdev::{Roots, topology};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-/// Log lines about lcores: so many at once, and so many a second from then on.
+/// Log lines about one user's lcores: so many at once, and so many a second from then on.
 const LOG_LINES: (u32, u32) = (2000, 200);
 
-/// Events about instances, likewise.
+/// Events about one user's instances, likewise.
 const EVENTS: (u32, u32) = (200, 10);
+
+/// How much of a request that is refused unread is logged, in bytes.
+const LONGEST_SHOWN: usize = 256;
 
 /// The counter at which clients stand.
 #[derive(Debug)]
@@ -41,25 +44,35 @@ pub(super) struct Counter {
     pub(super) people: BTreeMap<u64, Person>,
     pub(super) metrics: Metrics,
     pub(super) roots: Roots,
+    pub(super) original_lines: bool,
     /// Why it is not known what the document in force says; `None`: it is, or there is none.
-    unclear: Option<String>,
-    engine: engine::Handle,
-    answers: Vec<ToKeeper>,
+    pub(super) unclear: Option<String>,
+    pub(super) engine: engine::Handle,
+    pub(super) answers: Vec<ToKeeper>,
     /// What is no map; opened once.
-    null: Option<File>,
-    cpusets: Cpusets,
+    pub(super) null: Option<File>,
+    pub(super) cpusets: Cpusets,
     pub(super) closer: Closer,
     /// What sysfs said of the CPUs when it was last read.
     cpus_seen: Vec<String>,
-    log: Throttle,
-    events: Throttle,
+    /// When that was.
+    pub(super) cpus_looked: Option<Instant>,
+    pub(super) log: Throttles,
+    pub(super) events: Throttles,
+    /// What is logged when the answers have left, each with how many lines were left out before:
+    /// no client waits for a line to be written, nor for the thread that writes it to be woken.
+    pub(super) lines: Vec<(u64, String)>,
+    pub(super) interfaces: Interfaces,
+    /// What of the document in force cards do not do.
+    card_problems: Vec<CardProblem>,
 }
 
 impl Counter {
     /// Opens the counter with what the journal knows of the keeper's connections.
-    pub(super) fn open(config: Config, epoch: &str, engine: engine::Handle) -> Self {
-        let Config { run_dir, roots } = config;
-        let (journal, records) = JournalFile::open(&run_dir, epoch);
+    pub(super) fn open(config: Config, epoch: &str, engine: engine::Handle, own: Handle) -> Self {
+        let Config { run_dir, fresh, roots, original_lines } = config;
+        let config_roots = roots.clone();
+        let (journal, records) = JournalFile::open(&run_dir, epoch, fresh);
         let mut desk = Desk::new(Policy::default(), Topology::default());
         records.iter().for_each(|record| desk.apply(record));
         let now = Instant::now();
@@ -69,6 +82,7 @@ impl Counter {
             people: BTreeMap::new(),
             metrics: Metrics::default(),
             roots,
+            original_lines,
             unclear: None,
             engine,
             answers: Vec::new(),
@@ -76,16 +90,21 @@ impl Counter {
             cpusets: Cpusets::default(),
             closer: Closer::start(),
             cpus_seen: Vec::new(),
-            log: Throttle::new(LOG_LINES.0, LOG_LINES.1, now),
-            events: Throttle::new(EVENTS.0, EVENTS.1, now),
+            cpus_looked: None,
+            log: Throttles::new(LOG_LINES.0, LOG_LINES.1, now),
+            events: Throttles::new(EVENTS.0, EVENTS.1, now),
+            lines: Vec::new(),
+            interfaces: Interfaces::open(own, &run_dir, &config_roots),
+            card_problems: Vec::new(),
         };
         counter.look_at_cpus();
+        counter.begin();
         counter
     }
 
     /// Whether clients are served: it is known who holds what.
     pub(super) fn serves(&self) -> bool {
-        !self.journal.unreadable()
+        !self.journal.unreadable() && self.interfaces.known()
     }
 
     /// Why nothing is given away; `None`: it is.
@@ -104,11 +123,14 @@ impl Counter {
     }
 
     pub(super) fn message(&mut self, message: Message) {
-        let held = self.desk.held() + self.desk.clients().len();
+        let held = self.desk.held_in_all() + self.desk.clients().len();
         self.journal.retry(held, || self.desk.snapshot());
         // That nobody waits for a reply any more is not our concern.
         match message {
-            Message::Document(text) => self.document(text),
+            Message::Document(what) => self.document(what),
+            Message::InterfacesChanged => self.interfaces.look(),
+            Message::Cards(reply) => drop(reply.send(Ok(self.card_problems.clone()))),
+            Message::CardProblems(problems) => self.card_problems = problems,
             Message::Instances(reply) => drop(reply.send(Ok(view::instances(self)))),
             Message::Instance(id, reply) => {
                 let found = view::instance(self, id).ok_or_else(|| no_instance(id));
@@ -123,6 +145,9 @@ impl Counter {
             Message::Refusing(reply) => {
                 drop(reply.send(Ok(self.refusing())));
             }
+            Message::Release(reply) => self.release(reply),
+            Message::Served(served) => self.served(served),
+            Message::Worked { ticket, done } => self.worked(ticket, done),
             Message::Stop => {}
         }
     }
@@ -133,13 +158,18 @@ impl Counter {
                 self.connected(connection, kind, socket);
             }
             FromKeeper::Request { connection, sequence, bytes, descriptors } => {
-                if descriptors.is_empty() {
-                    self.request(connection, sequence, &bytes);
-                } else {
-                    self.closer.close(descriptors);
-                    if self.people.get(&connection).is_some_and(|person| !person.lost) {
-                        self.lose(connection, "it sent descriptors, and no request has any");
-                    }
+                if let Some(descriptors) = self.belonging(connection, &bytes, descriptors) {
+                    self.request(connection, sequence, &bytes, descriptors, Way::Decide);
+                }
+            }
+            FromKeeper::Refuse { connection, sequence, bytes, descriptors } => {
+                tracing::warn!(
+                    instance = connection,
+                    request = %bytes[..bytes.len().min(LONGEST_SHOWN)].escape_ascii(),
+                    "a request is refused, because daemon after daemon crashed over it"
+                );
+                if let Some(descriptors) = self.belonging(connection, &bytes, descriptors) {
+                    self.request(connection, sequence, &bytes, descriptors, Way::Refuse);
                 }
             }
             FromKeeper::Closed { connection } => self.closed(connection),
@@ -156,14 +186,17 @@ impl Counter {
             Kind::Imtl => Protocol::Imtl,
             Kind::Native => Protocol::Native,
         };
-        match Person::meet(socket, &self.roots, Instant::now()) {
+        let before = self.desk.clients().get(&connection).map(|client| &client.peer);
+        let clients = self.desk.policy().access.clients.as_ref();
+        match Person::meet(socket, &self.roots, before, clients, Instant::now()) {
             Ok((person, peer)) => {
                 self.people.insert(connection, person);
                 self.metrics.connections += 1;
-                if let Some(record) = self.desk.open(connection, protocol, peer, unix_ms()) {
+                let at = unix_ms();
+                if let Some(record) = self.desk.open(connection, protocol, peer.clone(), at) {
                     let _ = self.commit(&record);
                 }
-                self.desk.arrive(connection);
+                self.desk.arrive(connection, protocol, peer);
             }
             Err(error) => {
                 tracing::warn!(connection, %error, "a client's credentials cannot be read: closed");
@@ -172,7 +205,8 @@ impl Counter {
         }
     }
 
-    fn closed(&mut self, connection: u64) {
+    pub(super) fn closed(&mut self, connection: u64) {
+        self.forget(connection);
         if let Some(record) = self.desk.close(connection) {
             let _ = self.commit(&record);
         }
@@ -181,212 +215,29 @@ impl Counter {
         }
     }
 
-    fn request(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
-        // A connection that was closed for want of credentials has no answers to wait for.
-        let Some(person) = self.people.get_mut(&connection) else { return };
-        // Nor has one whose stream is lost.
-        if person.lost {
-            return;
-        }
-        person.requests += 1;
-        person.asked = Instant::now();
-        let native = self.desk.clients().get(&connection).map(|client| client.protocol);
-        if native == Some(Protocol::Native) {
-            self.native(connection, sequence, bytes);
-        } else {
-            self.imtl(connection, sequence, bytes);
-        }
-    }
-
-    fn imtl(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
-        let person = self.people.get(&connection);
-        let missing =
-            |interfaces: &[u32]| person.and_then(|person| person.missing_interface(interfaces));
-        let taken = match imtl::take(bytes, sequence, self.desk.learned(connection), missing) {
-            Ok(taken) => taken,
-            Err(lost) => {
-                self.metrics.count("garbage", true);
-                self.lose(connection, &lost.to_string());
-                return;
-            }
-        };
-        self.note_oddity(connection, &taken);
-        if let Some(told) = taken.told {
-            let change = Change::Dialect(told);
-            let _ = self.commit(&Record { connection, sequence: 0, change, refused: None });
-        }
-        let (kind, kept) = match &taken.meaning {
-            Meaning::Heartbeat => ("HEARTBEAT".to_owned(), Kept::Done),
-            Meaning::Wrong(error) => {
-                let what = error.to_string();
-                ("unknown".to_owned(), Kept::Refused(Why::BadRequest { what }))
-            }
-            Meaning::Asks(kind, ask) => (kind.to_string(), self.ask(connection, sequence, ask)),
-        };
-        self.tally(connection, &kind, &kept);
-        let Some(frame) = taken.answer(&kept) else {
-            // Nothing that is asked lacks an answer; a client that waits for ever would be worse.
-            self.answers.push(ToKeeper::Close { connection });
-            return;
-        };
-        let descriptors = match frame.descriptor() {
-            Some(Descriptor::Harmless | Descriptor::XskMap) => self.null(),
-            None => Vec::new(),
-        };
-        let bytes = frame.data().to_vec();
-        self.answers.push(ToKeeper::Reply { connection, sequence, bytes, descriptors });
-    }
-
-    /// Closes a connection, once.
-    fn lose(&mut self, connection: u64, why: &str) {
-        if let Some(person) = self.people.get_mut(&connection) {
-            person.lost = true;
-        }
-        self.say(Instant::now(), &format!("instance {connection} is closed: {why}"));
-        self.answers.push(ToKeeper::Close { connection });
-    }
-
-    /// Logs a line about a client, if there is room for it.
-    fn say(&mut self, now: Instant, line: &str) {
-        match self.log.pass(now) {
-            Some(0) => tracing::info!("{line}"),
-            Some(left_out) => tracing::info!(left_out, "{line}"),
-            None => {}
-        }
-    }
-
-    fn native(&mut self, connection: u64, sequence: u64, bytes: &[u8]) {
-        let (kind, kept) = match native::read(bytes).and_then(|request| self.understood(request)) {
-            Ok((kind, ask)) => (kind, self.ask(connection, sequence, &ask)),
-            Err(why) => ("unknown", Kept::Refused(why)),
-        };
-        self.tally(connection, kind, &kept);
-        let bytes = native::write(&kept);
-        self.answers.push(ToKeeper::Reply { connection, sequence, bytes, descriptors: Vec::new() });
-    }
-
-    fn understood(&mut self, request: Request) -> Result<(&'static str, Ask), Why> {
-        Ok(match request {
-            Request::Lease(LeaseRequest { cpus: count, near, whole_cores }) => {
-                self.look_at_cpus();
-                let near = match near {
-                    Some(name) => self.node_of(&name)?,
-                    None => None,
-                };
-                ("lease", Ask::Choose(Wish { count, near, whole_cores }))
-            }
-            Request::Return(ReturnRequest { ids }) => ("return", Ask::GiveBack(ids)),
-        })
-    }
-
-    fn node_of(&self, interface: &str) -> Result<Option<u32>, Why> {
-        let node = interface_node(&self.roots.sys, interface);
-        let known = pointsman_model::InterfaceName::new(interface).is_ok()
-            && self.roots.sys.join("class/net").join(interface).exists();
-        if known {
-            return Ok(node);
-        }
-        let what = format!("there is no interface {} to be near", native::quoted(interface));
-        Err(Why::BadRequest { what })
-    }
-
-    /// Decides about a request, writes the decision down, and only then makes it so.
-    fn ask(&mut self, connection: u64, sequence: u64, ask: &Ask) -> Kept {
-        if self.unclear.is_none() && self.desk.needs_cpuset(connection, sequence, ask) {
-            let person = self.people.get(&connection);
-            let roots = &self.roots;
-            let cpus = person.and_then(|person| self.cpusets.of(person, roots, Instant::now()));
-            let change = Change::Cpuset(cpus);
-            let _ = self.commit(&Record { connection, sequence: 0, change, refused: None });
-        }
-        let decision = self.desk.decide(connection, sequence, ask);
-        if let (Some(record), Some(why)) = (&decision.record, &self.unclear)
-            && record.change.gives()
-        {
-            return Kept::Refused(Why::Document { why: why.clone() });
-        }
-        match decision.record.map(|record| self.commit(&record)) {
-            Some(Err(why)) => Kept::Refused(Why::Journal { why }),
-            _ => decision.answer,
-        }
-    }
-
-    /// Writes a record down and applies it.
-    ///
-    /// # Errors
-    /// It gives something away and cannot be written down; nothing has changed.
-    fn commit(&mut self, record: &Record) -> Result<(), String> {
-        let held = self.desk.held() + self.desk.clients().len();
-        self.journal.write(record, held, || self.desk.snapshot())?;
-        let now = Instant::now();
-        let ordinary = matches!(record.change, Change::Leased { .. } | Change::Returned(_));
-        let told = if ordinary && !self.log.has_room(now) {
-            // Nobody reads it; but how many there were is told.
-            let _ = self.log.pass(now);
-            Told::default()
-        } else {
-            self.desk.tell(record)
-        };
-        self.desk.apply(record);
-        for line in told.log {
-            self.say(now, &line);
-        }
-        if let Some(line) = told.event {
-            self.event(&line, now);
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, line: &Line, now: Instant) {
-        let Some(left_out) = self.events.pass(now) else { return };
-        let (kind, text) = match line {
-            Line::Registered(text) => (EventKind::InstanceRegistered, text),
-            Line::Ended(text) => (EventKind::InstanceEnded, text),
-            Line::Cleared(text) => (EventKind::InstanceCleared, text),
-        };
-        let text = match left_out {
-            0 => text.clone(),
-            left_out => format!("{text} ({left_out} events of instances were left out)"),
-        };
-        self.engine.tell(engine::Message::Happened(kind, text));
-    }
-
-    fn tally(&mut self, connection: u64, kind: &str, kept: &Kept) {
-        let why = match kept {
-            Kept::Refused(why) => Some(why),
-            Kept::Done | Kept::Leased(_) => None,
-        };
-        self.metrics.count(kind, why.is_some());
-        if let (Some(why), Some(person)) = (why, self.people.get_mut(&connection)) {
-            person.refused += 1;
-            tracing::debug!(instance = connection, "{kind} refused: {why}");
-        }
-    }
-
-    /// Says once for each client that its requests are odd.
-    fn note_oddity(&mut self, connection: u64, taken: &Taken) {
-        let Some(person) = self.people.get_mut(&connection) else { return };
-        if let Some(oddity) = taken.oddity.filter(|_| !person.odd) {
-            person.odd = true;
-            let line = format!("instance {connection} is odd, and served all the same: {oddity}");
-            self.say(Instant::now(), &line);
-        }
-    }
-
-    fn null(&self) -> Vec<OwnedFd> {
-        let null = self.null.as_ref().and_then(|null| null.try_clone().ok());
-        null.map(OwnedFd::from).into_iter().collect()
-    }
-
-    fn document(&mut self, text: Result<Vec<u8>, String>) {
+    fn document(&mut self, InForce { text, drained }: InForce) {
         let first = |errors: Vec<_>| errors.first().map(ToString::to_string).unwrap_or_default();
+        let Some(text) = text else {
+            self.desk.set_policy(Policy::default());
+            self.unclear = None;
+            return self.sections(Sections::default());
+        };
         // It was accepted, by this very version or by one before.
         match text.and_then(|text| Document::parse(&text).map_err(first)) {
             Ok(document) => {
+                self.interfaces.set_namespaces(document.namespaces.clone());
+                let sections = Sections::of(&document, drained);
                 self.desk.set_policy(document.into());
                 self.unclear = None;
+                let clients = self.desk.policy().access.clients.clone();
+                for (connection, person) in &self.people {
+                    if let Some(groups) = person.groups_anew(clients.as_ref()) {
+                        self.desk.set_groups(*connection, groups);
+                    }
+                }
+                self.sections(sections);
             }
-            // Whoever has a right, and what is reserved, may be anything.
+            // Whoever has a right, and what is reserved, may be anything. Cards stay as they are.
             Err(error) => {
                 let why = format!(
                     "the document in force cannot be understood: {error}; apply one, or start the \
@@ -420,7 +271,7 @@ impl Counter {
     }
 
     /// Reads the processors anew if some came, went, or changed.
-    fn look_at_cpus(&mut self) {
+    pub(super) fn look_at_cpus(&mut self) {
         let cpus = self.roots.sys.join("devices/system/cpu");
         let seen: Vec<String> = ["present", "online", "isolated"]
             .iter()
@@ -433,6 +284,7 @@ impl Counter {
             Ok(topology) => {
                 self.desk.set_topology(topology);
                 self.cpus_seen = seen;
+                self.tell_beside();
             }
             Err(error) => tracing::warn!("the host's CPUs are not known: {error}"),
         }

@@ -29,6 +29,10 @@ impl Cpusets {
     /// The CPUs that the process of `person` may run on; `None`: that cannot be read.
     pub(super) fn of(&mut self, person: &Person, roots: &Roots, now: Instant) -> Option<CpuSet> {
         self.0.retain(|known| now.saturating_duration_since(known.read) < FRESH);
+        // Its number may be another's by now.
+        if person.has_ended() {
+            return None;
+        }
         let process = person.pid().and_then(|pid| Some((pid, roots.started(pid)?)));
         let Some((pid, started)) = process else { return person.cpus(roots) };
         if let Some(known) = self.0.iter().find(|k| (k.pid, k.started) == (pid, started)) {
@@ -63,7 +67,7 @@ mod tests {
         };
         let (one, _other) = UnixStream::pair().unwrap();
         let now = Instant::now();
-        let (person, _) = Person::meet(one.into(), &roots, now).unwrap();
+        let (person, _) = Person::meet(one.into(), &roots, None, None, now).unwrap();
         let mut cpusets = Cpusets::default();
         let mut read = |at| cpusets.of(&person, &roots, at).map(|cpus| cpus.to_string());
         start(1).unwrap();

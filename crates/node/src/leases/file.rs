@@ -4,12 +4,12 @@
 //! another keeper's connections is read. Space for giving everything back is set aside before
 //! anything is given away, so a full disk stops grants and nothing else.
 
-use pointsman_lease::journal::{self, RELEASE_BYTES};
+use pointsman_lease::journal::{self, RELEASE_BYTES, Strange};
 use pointsman_lease::{Change, Record};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,14 @@ const COMPACT_ABOVE: u64 = 4 << 20;
 /// Space is set aside in pieces of this size, in bytes.
 const CHUNK: u64 = 64 << 10;
 
-/// The largest journal that is read back, in bytes: far above what compaction leaves.
-const MAX_JOURNAL: usize = 256 << 20;
+/// The size from which nothing more is given away, in bytes: far above what compaction leaves.
+const MAX_WRITTEN: u64 = 256 << 20;
+
+/// The largest journal that is read back, in bytes: whatever is written has room in it.
+const MAX_JOURNAL: usize = 512 << 20;
+
+/// As much of a journal as its heading needs at most, in bytes.
+const HEADING: u64 = 4096;
 
 /// The journal of one keeper's connections.
 #[derive(Debug)]
@@ -63,7 +69,7 @@ impl Weight {
     fn of(change: &Change) -> Self {
         match change {
             change if change.gives() => Self::Grant,
-            Change::Returned(_) | Change::Cleared | Change::Closed => Self::Release,
+            change if change.takes_back() => Self::Release,
             _ => Self::Other,
         }
     }
@@ -71,9 +77,10 @@ impl Weight {
 
 impl JournalFile {
     /// Opens the journal in `directory`, and reads the records that belong to the keeper `epoch`.
-    /// What another keeper's daemon left is begun anew.
+    /// What another keeper's daemon left is begun anew; so is anything where this keeper is `fresh`:
+    /// no daemon has served its connections before.
     #[must_use]
-    pub(super) fn open(directory: &Path, epoch: &str) -> (Self, Vec<Record>) {
+    pub(super) fn open(directory: &Path, epoch: &str, fresh: bool) -> (Self, Vec<Record>) {
         let path = directory.join(FILE);
         let mut journal = Self {
             path,
@@ -86,10 +93,23 @@ impl JournalFile {
             failing: None,
             unreadable: false,
         };
-        let read = match crate::store::read_regular(&journal.path, MAX_JOURNAL) {
-            Ok(bytes) => journal.resume(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let read = if fresh {
+            Ok(None)
+        } else {
+            match crate::store::read_regular(&journal.path, MAX_JOURNAL) {
+                Ok(bytes) => journal.resume(&bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    tracing::warn!(
+                        "there is no {}: it is begun anew; where it was removed, lcores that are \
+                         held may be given away again",
+                        journal.path.display()
+                    );
+                    Ok(None)
+                }
+                // Of what another keeper's daemon left, the heading is enough.
+                Err(_) if journal.is_of_another() => Ok(None),
+                Err(error) => Err(error),
+            }
         };
         let records = match read {
             Ok(Some(records)) => records,
@@ -114,13 +134,15 @@ impl JournalFile {
         if read.heading.is_some_and(|heading| heading.epoch != self.epoch) {
             return Ok(None);
         }
-        if let Some(what) = read.strange {
-            let error = format!("{what}: start the version of pointsman-node that wrote it");
-            return Err(io::Error::other(error));
-        }
-        // Not even a heading: what was there is gone, and nothing was written after it.
-        if read.length == 0 {
-            return Ok(None);
+        if let Some(strange) = read.strange {
+            let advice = match strange {
+                Strange::Version(_) => {
+                    "; the version of pointsman-node that wrote it can: install it, and \
+                     `systemctl reload` (SIGHUP), which keeps all clients"
+                }
+                Strange::Damaged(_) => "",
+            };
+            return Err(io::Error::other(format!("{strange}{advice}")));
         }
         if read.torn {
             tracing::info!(
@@ -143,10 +165,26 @@ impl JournalFile {
         Ok(Some(read.records))
     }
 
+    /// Whether its heading names another keeper.
+    fn is_of_another(&self) -> bool {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let read = || -> io::Result<Vec<u8>> {
+            let file = File::from(rustix::fs::open(&self.path, flags, Mode::empty())?);
+            let mut bytes = Vec::new();
+            file.take(HEADING).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let heading = read().ok().and_then(|bytes| journal::heading_of(&bytes));
+        heading.is_some_and(|heading| heading.epoch != self.epoch)
+    }
+
     /// Who holds what cannot be known: nothing is done to the file, and nothing for clients.
     fn give_up(&mut self, error: &io::Error) {
         let why = format!(
-            "cannot read {}: {error}; clients wait until a pointsman-node is started that can",
+            "cannot read {}: {error}; clients wait until a daemon is started that can. To begin \
+             anew, which ends all connections: `systemctl stop pointsman-node`, then start it (a \
+             restart hands the connections on, and this with them)",
             self.path.display()
         );
         tracing::error!("{why}");
@@ -172,7 +210,7 @@ impl JournalFile {
         self.length
     }
 
-    /// Writes a record down before it is applied. `held` lcores and clients can be given back
+    /// Writes a record down before it is applied. `held` things and clients can be given back
     /// after it; `snapshot` gives the records of a whole new journal, without this one.
     ///
     /// # Errors
@@ -186,11 +224,7 @@ impl JournalFile {
     ) -> Result<(), String> {
         let weight = Weight::of(&record.change);
         // What is given away now can be given back too.
-        let held = held
-            + match &record.change {
-                Change::Leased { leases, .. } => leases.len(),
-                _ => 0,
-            };
+        let held = held + record.change.given();
         if self.unreadable {
             return self.refuse(weight);
         }
@@ -205,7 +239,7 @@ impl JournalFile {
         if (self.behind || due || self.file.is_none())
             && let Err(error) = self.begin(&snapshot(), held)
         {
-            self.compact_at = self.length.saturating_mul(2).max(COMPACT_ABOVE);
+            self.compact_at = compact_at(self.length);
             if self.behind || self.file.is_none() {
                 self.behind = true;
                 self.fail("write", &error);
@@ -238,6 +272,9 @@ impl JournalFile {
     fn append(&mut self, bytes: &[u8], held: usize, weight: Weight) -> io::Result<()> {
         let end = self.length + bytes.len() as u64;
         if weight != Weight::Release {
+            if end > MAX_WRITTEN {
+                return Err(io::Error::other("it is as large as it may be"));
+            }
             self.reserve(end.saturating_add(releases(held)))?;
         }
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
@@ -300,7 +337,7 @@ impl JournalFile {
                 self.file = Some(file);
                 self.length = bytes.len() as u64;
                 self.reserved = reserved;
-                self.compact_at = (self.length * 2).max(COMPACT_ABOVE);
+                self.compact_at = compact_at(self.length);
                 self.behind = false;
                 Ok(())
             }
@@ -330,6 +367,11 @@ impl JournalFile {
     }
 }
 
+/// The size from which a journal is compacted that has this one now.
+fn compact_at(length: u64) -> u64 {
+    length.saturating_mul(2).clamp(COMPACT_ABOVE, MAX_WRITTEN)
+}
+
 /// What giving all of it back takes, in bytes, and one more.
 fn releases(held: usize) -> u64 {
     (held + 1).saturating_mul(RELEASE_BYTES) as u64
@@ -344,6 +386,8 @@ fn set_aside(file: &File, from: u64, end: u64) -> io::Result<u64> {
             Ok(()) => return Ok(to),
             // Not every file system can; then a release may fail, and is done all the same.
             Err(Errno::OPNOTSUPP) => return Ok(from),
+            // tmpfs gives up where a signal comes in between.
+            Err(Errno::INTR) => return set_aside(file, from, end),
             Err(Errno::NOSPC | Errno::DQUOT) if to > end => {}
             Err(error) => return Err(error.into()),
         }

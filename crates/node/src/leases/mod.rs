@@ -4,12 +4,16 @@
 //! records in the journal, events to the engine. The thread waits in one place for either; no
 //! client can make it wait elsewhere. What is decided is decided in `pointsman-lease`.
 
+mod cards;
 mod closer;
+mod commit;
 mod counter;
 mod cpusets;
 mod file;
+mod interfaces;
 mod metrics;
 mod people;
+mod requests;
 mod throttle;
 mod view;
 
@@ -18,11 +22,14 @@ mod tests;
 
 use crate::engine;
 use crate::problem;
+use crate::state::InForce;
 use counter::Counter;
 use pointsman_keeper::link::{LinkError, Receiver, Sender};
 use pointsman_model::api::Problem;
 use pointsman_model::lease::{ClearReport, Instance, Instances, Lcores};
+use pointsman_model::status::CardProblem;
 use pointsman_netdev::Roots;
+use pointsman_plan::instances::Demands;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use std::io;
@@ -31,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use tokio::sync::oneshot;
 
+pub use cards::Done;
 pub use file::FILE as JOURNAL;
 
 /// Where a reply goes.
@@ -48,8 +56,14 @@ pub struct Asker {
 /// What the thread is asked or told beside what clients ask.
 #[derive(Debug)]
 pub enum Message {
-    /// The text of the document in force, or why it cannot be read.
-    Document(Result<Vec<u8>, String>),
+    /// The document in force.
+    Document(InForce),
+    /// Interfaces came, went or were renamed.
+    InterfacesChanged,
+    /// What of the document in force cards do not do.
+    Cards(Reply<Vec<CardProblem>>),
+    /// That is this from now on.
+    CardProblems(Vec<CardProblem>),
     /// All instances.
     Instances(Reply<Instances>),
     /// One instance.
@@ -62,6 +76,18 @@ pub enum Message {
     Metrics(Reply<String>),
     /// Why nothing is given away; `None`: it is.
     Refusing(Reply<Option<String>>),
+    /// Everybody's end: answered when nothing of what instances held is left on cards, and the
+    /// engine was told.
+    Release(Reply<()>),
+    /// What instances get on the interfaces that they want.
+    Served(engine::Served),
+    /// What came of a job on a card.
+    Worked {
+        /// Which.
+        ticket: u64,
+        /// The result.
+        done: Result<Done, String>,
+    },
     /// End. Clients stay with the keeper.
     Stop,
 }
@@ -85,8 +111,13 @@ pub struct Messages {
 pub struct Config {
     /// The directory of the journal.
     pub run_dir: PathBuf,
+    /// Whether no daemon has served the keeper's connections before: nothing that lies there is
+    /// about them.
+    pub fresh: bool,
     /// Where procfs and sysfs are.
     pub roots: Roots,
+    /// Whether the log also has lines as the MTL Manager writes them about its clients.
+    pub original_lines: bool,
 }
 
 impl Handle {
@@ -122,19 +153,37 @@ impl Handle {
 /// The ends of the link to the keeper.
 pub type Link = (Receiver, Sender);
 
+/// What is known of the clients of a keeper, before they are served.
+#[derive(Debug)]
+pub struct Leases(Counter);
+
+impl Leases {
+    /// Reads what the daemon before wrote down of the clients of the keeper `epoch`. `own` reaches
+    /// the thread that will serve them.
+    #[must_use]
+    pub fn open(config: Config, epoch: &str, engine: engine::Handle, own: Handle) -> Self {
+        Self(Counter::open(config, epoch, engine, own))
+    }
+
+    /// From which interfaces they want their packets; `None`: that cannot be known.
+    #[must_use]
+    pub fn demands(&self) -> Option<Demands> {
+        self.0.demands()
+    }
+}
+
 /// Serves clients and the API until the keeper ends, and returns why; `None`: it was told to stop.
 /// Without a link there are no clients. Where there is a journal that cannot be understood, clients
 /// wait at the keeper: whatever they were told could be wrong.
 #[must_use]
-pub fn run(
-    config: Config,
-    epoch: &str,
-    link: Option<Link>,
-    messages: &Messages,
-    engine: engine::Handle,
-) -> Option<LinkError> {
-    let mut counter = Counter::open(config, epoch, engine);
+pub fn run(leases: Leases, link: Option<Link>, messages: &Messages) -> Option<LinkError> {
+    let Leases(mut counter) = leases;
     let (mut receiver, mut sender) = link.unzip();
+    if let (false, Some(sender)) = (counter.serves(), &mut sender)
+        && let Err(error) = sender.withhold()
+    {
+        return Some(error);
+    }
     loop {
         let ready = match wait(messages, receiver.as_ref(), counter.serves()) {
             Ok(ready) => ready,
@@ -149,6 +198,13 @@ pub fn run(
                 }
                 counter.message(message);
             }
+            // What was waited for beside the desk is answered by messages.
+            if let Some(sender) = &mut sender
+                && let Err(error) = sender.send(counter.answers())
+            {
+                return Some(error);
+            }
+            counter.after_answers();
         }
         if ready.link && !counter.serves() {
             return Some(LinkError::KeeperGone);
@@ -159,7 +215,9 @@ pub fn run(
                 Err(error) => return Some(error),
             };
             batch.into_iter().for_each(|told| counter.keeper(told));
-            if let Err(error) = sender.send(counter.answers()) {
+            let sent = sender.send(counter.answers());
+            counter.after_answers();
+            if let Err(error) = sent {
                 return Some(error);
             }
         }

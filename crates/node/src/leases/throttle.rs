@@ -1,6 +1,7 @@
 //! Lines about clients, as many as somebody can read: a client that takes and gives back all day
 //! must not fill the log, nor push everything else out of the event log.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Lets through a burst, and from then on so many a second.
@@ -30,6 +31,11 @@ impl Throttle {
         Some(std::mem::take(&mut self.held_back))
     }
 
+    /// Whether it is as one that was made now.
+    fn is_as_new(&mut self, now: Instant) -> bool {
+        self.has_room(now) && self.left == self.burst
+    }
+
     /// Whether the next may pass: where it may not, its line need not be made.
     pub(super) fn has_room(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
@@ -43,9 +49,64 @@ impl Throttle {
     }
 }
 
+/// One for each user that is heard of, so that nobody takes another's lines: scripts read them.
+#[derive(Debug)]
+pub(super) struct Throttles {
+    burst: u32,
+    a_second: u32,
+    users: BTreeMap<u32, Throttle>,
+    /// That of all users for whom there is no room.
+    others: Throttle,
+}
+
+/// For how many users there are some of their own.
+const USERS: usize = 16;
+
+impl Throttles {
+    pub(super) fn new(burst: u32, a_second: u32, now: Instant) -> Self {
+        let others = Throttle::new(burst, a_second, now);
+        Self { burst, a_second, users: BTreeMap::new(), others }
+    }
+
+    pub(super) fn of(&mut self, user: u32, now: Instant) -> &mut Throttle {
+        if !self.users.contains_key(&user) && self.users.len() >= USERS {
+            // Whoever was quiet for long has as much as a new one. What was held back is told yet.
+            let others = &mut self.others;
+            self.users.retain(|_, throttle| {
+                let goes = throttle.is_as_new(now);
+                others.held_back += if goes { throttle.held_back } else { 0 };
+                !goes
+            });
+        }
+        if !self.users.contains_key(&user) && self.users.len() >= USERS {
+            return &mut self.others;
+        }
+        let fresh = || Throttle::new(self.burst, self.a_second, now);
+        self.users.entry(user).or_insert_with(fresh)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_takes_anothers_lines() {
+        let now = Instant::now();
+        let mut throttles = Throttles::new(3, 10, now);
+        let mut passed =
+            |user, at| (0..5).filter(|_| throttles.of(user, at).pass(at).is_some()).count();
+        assert_eq!([passed(1, now), passed(1, now), passed(2, now)], [3, 0, 3]);
+        // As many users as there may be have their own, and all others one together.
+        let many: Vec<_> = (3..100).map(|user| passed(user, now)).collect();
+        assert_eq!(many.iter().sum::<usize>(), (USERS - 2) * 3 + 3);
+        assert!(throttles.users.len() <= USERS);
+        // Those who are quiet make room.
+        let later = now + Duration::from_secs(60);
+        let mut passed =
+            |user| (0..5).filter(|_| throttles.of(user, later).pass(later).is_some()).count();
+        assert_eq!([passed(500), passed(501), passed(1)], [3, 3, 3]);
+    }
 
     #[test]
     fn a_burst_passes_and_then_so_many_a_second() {

@@ -5,7 +5,8 @@ use pointsman_imtl::Dialect;
 use pointsman_lease::{Client, Lease};
 use pointsman_model::cpu::CpuSet;
 use pointsman_model::lease::{
-    Claimed, Held, Instance, Instances, LcoreLease, Lcores, Liveness, Mapping, PeerView,
+    Claimed, Held, Instance, Instances, InterfaceLease, LcoreLease, Lcores, Liveness, Mapping,
+    PeerView,
 };
 
 pub(super) fn instances(counter: &Counter) -> Instances {
@@ -42,6 +43,7 @@ fn shown(counter: &Counter, id: u64, now: Option<CpuSet>) -> Option<Instance> {
         cpuset: client.cpus().cloned(),
         mapping: client.mapping,
         lcores: leases(counter, id, now.as_ref()),
+        interfaces: interfaces(client),
         cpuset_now: now.filter(|now| client.cpuset.is_some() && client.cpus() != Some(now)),
     })
 }
@@ -67,6 +69,17 @@ fn claimed(client: &Client) -> Option<Claimed> {
         interfaces: claim.interfaces,
         pid_differs: client.peer.pid.is_some_and(differs),
     })
+}
+
+fn interfaces(client: &Client) -> Vec<InterfaceLease> {
+    let all = client.interfaces.iter();
+    let told = all.map(|(index, held)| InterfaceLease {
+        place: client.place(*index),
+        queues: held.queues.iter().copied().collect(),
+        ports: held.ports.keys().copied().collect(),
+        flows: held.flows.iter().map(|(location, rule)| format!("{location}: {rule}")).collect(),
+    });
+    told.collect()
 }
 
 /// What a client holds, with what is odd about it. `now`: the CPUs of its process, where they were

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use pointsman_model::api::{Check, Doctor, Health};
-use pointsman_model::document::Builtin;
+use pointsman_model::document::{Builtin, InstanceProgram};
 use pointsman_model::facts::{ProgramFacts, ProgramProblem};
 use pointsman_model::observed::Observed;
 use pointsman_model::plan::{ResolvedProgram, Step};
@@ -10,7 +10,7 @@ use pointsman_model::status::{FusedProgram, HookCounters, ProgramCounters};
 use pointsman_model::{
     EntryName, Fingerprint, HookId, InterfaceId, NamespaceName, ProgramName, Verdicts,
 };
-use pointsman_node::host::{Kernel, KernelError, Objects, RunCount, Scope};
+use pointsman_node::host::{Kernel, KernelError, Objects, OpenMap, RunCount, Scope};
 use pointsman_plan::{Caps, Host as _};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,22 @@ impl Kernel for TestKernel {
             Builtin::CountingPass => b"OBJECT counting_pass",
             Builtin::CidrBlocklist => b"OBJECT cidr_blocklist",
         }
+    }
+
+    fn instance_program(&self, program: InstanceProgram) -> &'static [u8] {
+        match program {
+            InstanceProgram::PortFilter => b"OBJECT mtl_dp_filter",
+            InstanceProgram::Redirect => b"OBJECT xsk_def_prog",
+        }
+    }
+
+    fn open_map(
+        &mut self,
+        _: &ProgramName,
+        _: &Fingerprint,
+        _: &str,
+    ) -> Result<Option<OpenMap>, KernelError> {
+        Ok(None)
     }
 
     fn map_directory(&self, program: &ProgramName, fingerprint: &Fingerprint) -> PathBuf {

@@ -18,6 +18,7 @@ use pointsman_node::disk::CreateAside;
 use pointsman_node::engine::{
     BypassRequest, Engine, EventQuery, GenerationRequest, Handle, Message, Reply, Request,
 };
+use pointsman_node::fleet::Places;
 use pointsman_node::host::Kernel;
 use pointsman_node::resolve::MAX_OBJECT;
 use pointsman_node::state::StateFile;
@@ -164,6 +165,27 @@ impl TestHost {
         Node::run(engine.clocked_by(self.clock()))
     }
 
+    /// Where a daemon of a fleet looks.
+    pub(crate) fn places(&self) -> Places {
+        Places { config: self.path("etc/fleet.json"), drop: self.path("drop") }
+    }
+
+    /// Starts a daemon that looks for what comes from a fleet.
+    pub(crate) fn start_in_fleet(&self) -> Node {
+        let engine = Engine::open(self.kernel(), &self.path("state"), &self.document()).unwrap();
+        Node::run(engine.clocked_by(self.clock()).in_fleet(&self.places()))
+    }
+
+    /// Starts one whose files are created by `create`; `None`: it died while it started.
+    pub(crate) fn start_in_fleet_with(&self, create: CreateAside) -> Option<Node> {
+        let state_dir = self.path("state");
+        let state = StateFile::open(&state_dir).unwrap().created_by(create);
+        let objects = Store::open(&state_dir.join("objects"), MAX_OBJECT).unwrap();
+        let objects = objects.created_by(create);
+        let engine = Engine::with(self.kernel(), state, objects, &state_dir, &self.document());
+        Node::try_run(engine.clocked_by(self.clock()).in_fleet(&self.places()))
+    }
+
     /// The host loses power: pins go, disks stay.
     pub(crate) fn reboot(&self) {
         let mut sim = self.shared.sim();
@@ -216,11 +238,15 @@ pub(crate) struct Node {
 
 impl Node {
     fn run(engine: Engine) -> Self {
+        Self::try_run(engine).unwrap()
+    }
+
+    fn try_run(engine: Engine) -> Option<Self> {
         let (handle, messages) = Handle::new();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || engine.run(&messages, || ready.send(()).unwrap()));
-        is_ready.recv().unwrap();
-        Self { handle, thread, runtime: Builder::new_current_thread().build().unwrap() }
+        is_ready.recv().ok()?;
+        Some(Self { handle, thread, runtime: Builder::new_current_thread().build().unwrap() })
     }
 
     fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Problem> {
@@ -315,6 +341,14 @@ impl Node {
     pub(crate) fn document_changed(&self) {
         self.handle.tell(Message::DocumentChanged);
         self.status();
+    }
+
+    /// Says that something was laid down, and waits until it was looked at, or the daemon died of
+    /// it.
+    pub(crate) fn laid_down(&self) {
+        let (done, looked) = std::sync::mpsc::channel();
+        self.handle.tell(Message::LaidDown(done));
+        let _ = looked.recv();
     }
 
     /// Says that interfaces changed, and does not wait.

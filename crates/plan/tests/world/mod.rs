@@ -4,7 +4,7 @@ use crate::common::{self, Bench, hook, interface, map_name, program};
 use pointsman_model::document::OnUpgrade;
 use pointsman_model::facts::ProgramProblem;
 use pointsman_model::observed::{AttachMode, Observed};
-use pointsman_model::plan::{Plan, Step, entries_digest};
+use pointsman_model::plan::{Plan, RenameHook, Step, entries_digest};
 use pointsman_model::{Action, ActionSet, Fingerprint, HookId, MapName, ProgramName, Sha256};
 use pointsman_plan::simulator::{Fault, Simulator};
 use proptest::collection::vec;
@@ -145,6 +145,20 @@ impl Wish {
 
     pub(crate) fn is_bypassed(&self, of: &HookId) -> bool {
         self.bypassed.iter().any(|name| hook(name) == *of)
+    }
+
+    /// The hooks that are bypassed once the steps are done: a bypass follows its chain, wherever
+    /// that goes.
+    pub(crate) fn bypassed_after(&self, steps: &[Step]) -> BTreeSet<HookId> {
+        let mut hooks: BTreeSet<_> = self.bypassed.iter().map(|name| hook(name)).collect();
+        for step in steps {
+            if let Step::RenameHook(RenameHook { from, to }) = step {
+                let (moved, other) = (hooks.remove(from), hooks.remove(to));
+                hooks.extend(moved.then(|| to.clone()));
+                hooks.extend(other.then(|| from.clone()));
+            }
+        }
+        hooks
     }
 
     pub(crate) fn plan(&self, host: &Simulator) -> Plan {

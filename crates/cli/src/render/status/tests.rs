@@ -19,6 +19,7 @@ fn running(name: &str, entry: &str, priority: u32, verdicts: Verdicts) -> Member
         chain_call_actions: member.chain_call_actions,
         enforce: true,
         form: Form::Inlined,
+        from_instances: false,
         tag: member.tag,
         object: member.object,
         source: member.source,
@@ -45,6 +46,7 @@ pub(crate) fn status() -> Status {
         checks: 7,
         unconfirmed: None,
         document: "/var/lib/pointsman/node.json".into(),
+        fleet: None,
         refused_document: None,
         hooks: vec![HookStatus {
             dispatcher: None,
@@ -75,6 +77,7 @@ pub(crate) fn status() -> Status {
             bypass: None,
         }],
         foreign: vec![],
+        cards: vec![],
         refusals: vec![],
         notes: vec![],
         warnings: vec![],
@@ -126,6 +129,31 @@ fn a_running_node_fits_into_100_columns() {
             mtl_dp_filter  redirect            87afb3f7f383
                            observed
       passed at the end: 1,234,567,890 (every program said: go on)
+    ");
+}
+
+#[test]
+fn what_a_card_does_not_do_is_said_with_its_place() {
+    let mut status = status();
+    status.hooks.clear();
+    status.cards = vec![
+        CardProblem {
+            interface: "eth0".into(),
+            pointer: "/interfaces/eth0/flows".into(),
+            message: "eth0: its driver cannot list flow rules".into(),
+        },
+        CardProblem {
+            interface: "interface number 7".into(),
+            pointer: String::new(),
+            message: "eth1: the card is busy: cannot delete a flow rule now".into(),
+        },
+    ];
+    let text = super::status(PLAIN, &status);
+    let lines: Vec<_> = text.lines().skip(6).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    cards: 2 problems of the document
+      /interfaces/eth0/flows: eth0: its driver cannot list flow rules
+      interface number 7: cannot be as it was before: eth1: the card is busy: cannot delete a flow rule now
     ");
 }
 

@@ -24,7 +24,7 @@ fn none() -> Vec<Record> {
 #[test]
 fn it_is_read_back_by_daemons_of_the_same_keeper_only() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut journal, empty) = JournalFile::open(directory.path(), "one");
+    let (mut journal, empty) = JournalFile::open(directory.path(), "one", false);
     assert!(empty.is_empty());
     let records: Vec<_> = (1..5).map(grant).chain([put(2)]).collect();
     for record in &records {
@@ -33,17 +33,17 @@ fn it_is_read_back_by_daemons_of_the_same_keeper_only() {
     // The space that was set aside is behind the last record.
     let size = fs::metadata(directory.path().join(FILE)).unwrap().len();
     assert!(size > journal.length());
-    let (_, read) = JournalFile::open(directory.path(), "one");
+    let (_, read) = JournalFile::open(directory.path(), "one", false);
     assert_eq!(read, records);
-    assert_eq!(JournalFile::open(directory.path(), "two").1, []);
-    assert_eq!(JournalFile::open(directory.path(), "one").1, [], "it was begun anew");
+    assert_eq!(JournalFile::open(directory.path(), "two", false).1, []);
+    assert_eq!(JournalFile::open(directory.path(), "one", false).1, [], "it was begun anew");
 }
 
 #[test]
 fn a_torn_record_is_left_out_and_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(FILE);
-    let (mut journal, _) = JournalFile::open(directory.path(), "one");
+    let (mut journal, _) = JournalFile::open(directory.path(), "one", false);
     for id in [1, 2] {
         journal.write(&grant(id), 2, none).unwrap();
     }
@@ -52,17 +52,17 @@ fn a_torn_record_is_left_out_and_written_over() {
     let first = length - journal::encode(&grant(2)).len();
     for cut in first..length {
         fs::write(&path, &whole[..cut]).unwrap();
-        let (mut journal, read) = JournalFile::open(directory.path(), "one");
+        let (mut journal, read) = JournalFile::open(directory.path(), "one", false);
         assert_eq!(read, [grant(1)], "cut at {cut}");
         journal.write(&put(1), 1, none).unwrap();
-        assert_eq!(JournalFile::open(directory.path(), "one").1, [grant(1), put(1)]);
+        assert_eq!(JournalFile::open(directory.path(), "one", false).1, [grant(1), put(1)]);
     }
 }
 
 #[test]
 fn it_does_not_grow_for_ever() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut journal, _) = JournalFile::open(directory.path(), "one");
+    let (mut journal, _) = JournalFile::open(directory.path(), "one", false);
     let mut compacted = 0;
     for _ in 0..60_000 {
         let snapshot = || {
@@ -73,7 +73,7 @@ fn it_does_not_grow_for_ever() {
         assert!(journal.length() <= COMPACT_ABOVE + 1024);
     }
     assert!(compacted > 0);
-    let (_, read) = JournalFile::open(directory.path(), "one");
+    let (_, read) = JournalFile::open(directory.path(), "one", false);
     assert_eq!(read[0], grant(7));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing lies beside it");
 }
@@ -82,7 +82,7 @@ fn it_does_not_grow_for_ever() {
 fn a_journal_that_cannot_be_written_stops_grants_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
-    let (mut journal, _) = JournalFile::open(&missing, "one");
+    let (mut journal, _) = JournalFile::open(&missing, "one", false);
     assert!(journal.failing().is_some_and(|why| why.contains("leases.journal")));
     assert!(journal.write(&grant(1), 0, Vec::new).is_err());
     journal.write(&put(1), 0, Vec::new).unwrap();
@@ -90,17 +90,55 @@ fn a_journal_that_cannot_be_written_stops_grants_and_nothing_else() {
     fs::create_dir(&missing).unwrap();
     journal.write(&grant(2), 0, || vec![grant(9)]).unwrap();
     assert_eq!(journal.failing(), None);
-    assert_eq!(JournalFile::open(&missing, "one").1, [grant(9), grant(2)]);
+    assert_eq!(JournalFile::open(&missing, "one", false).1, [grant(9), grant(2)]);
 }
 
 #[test]
 fn one_that_cannot_be_read_is_neither_believed_nor_replaced() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join(FILE)).unwrap();
-    let (mut journal, read) = JournalFile::open(directory.path(), "one");
+    let (mut journal, read) = JournalFile::open(directory.path(), "one", false);
     assert_eq!(read, []);
     assert!(journal.write(&grant(1), 0, Vec::new).is_err());
-    assert!(journal.failing().is_some() && journal.unreadable());
+    assert!(journal.failing().is_some_and(|why| why.contains("systemctl stop")));
+    assert!(journal.unreadable());
+    // Under a keeper that has served nobody it says nothing of anybody.
+    let (mut journal, _) = JournalFile::open(directory.path(), "one", true);
+    assert!(!journal.unreadable());
+    assert!(journal.write(&grant(1), 0, Vec::new).is_err(), "a directory lies in the way");
+    fs::remove_dir(directory.path().join(FILE)).unwrap();
+    journal.write(&grant(1), 0, Vec::new).unwrap();
+}
+
+/// One that is too large is not read; whose it is, its heading says.
+#[test]
+fn one_that_is_too_large_is_begun_anew_by_another_keeper() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE);
+    for (epoch, unreadable) in [("one", true), ("two", false)] {
+        fs::write(&path, [journal::heading("one"), journal::encode(&grant(1))].concat()).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(MAX_JOURNAL as u64 + 1).unwrap();
+        let (mut journal, read) = JournalFile::open(directory.path(), epoch, false);
+        assert_eq!((journal.unreadable(), read), (unreadable, vec![]), "{epoch}");
+        assert_eq!(journal.write(&grant(2), 0, Vec::new).is_err(), unreadable, "{epoch}");
+    }
+}
+
+/// What is written has to be read back: where there is no more room, nothing is given away.
+#[test]
+fn it_does_not_outgrow_what_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, _) = JournalFile::open(directory.path(), "one", false);
+    journal.length = MAX_WRITTEN - 1;
+    journal.compact_at = MAX_WRITTEN;
+    let refused = journal.write(&grant(1), 1, none).unwrap_err();
+    assert!(refused.contains("as large as it may be"), "{refused}");
+    journal.write(&put(1), 1, none).unwrap();
+    assert!(journal.length > MAX_WRITTEN && journal.length < MAX_JOURNAL as u64);
+    // And then it is compacted.
+    journal.write(&grant(2), 1, || vec![grant(9)]).unwrap();
+    assert_eq!(JournalFile::open(directory.path(), "one", false).1, [grant(9), grant(2)]);
 }
 
 /// What other versions write, of this keeper's connections, and what such a file says.
@@ -110,7 +148,12 @@ fn foreign() -> Vec<(Vec<u8>, &'static str)> {
     vec![
         (frame(r#"{"format":2,"epoch":"one"}"#), "format 2"),
         (frame(r#"{"version":"3"}"#), "heading"),
-        ([journal::heading("one"), known.clone(), later, known].concat(), "record at byte"),
+        ([journal::heading("one"), known.clone(), later, known.clone()].concat(), "record at byte"),
+        // Damaged: others follow, or it was never begun.
+        ([journal::heading("one"), vec![7; 50], known.clone()].concat(), "is damaged"),
+        ([journal::heading("one"), known[..30].to_vec(), known].concat(), "is damaged"),
+        (b"rubbish".to_vec(), "heading"),
+        (Vec::new(), "heading"),
     ]
 }
 
@@ -120,7 +163,7 @@ fn one_of_another_version_is_left_as_it_is_and_stops_grants() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         fs::write(&path, &bytes).unwrap();
-        let (mut journal, read) = JournalFile::open(directory.path(), "one");
+        let (mut journal, read) = JournalFile::open(directory.path(), "one", false);
         assert_eq!(read, [], "{part}");
         assert!(journal.unreadable() && journal.failing().unwrap().contains(part), "{part}");
         journal.retry(0, none);
@@ -131,7 +174,7 @@ fn one_of_another_version_is_left_as_it_is_and_stops_grants() {
     // Of connections that are gone, it does not matter who can read it.
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(FILE), &foreign()[0].0).unwrap();
-    assert!(!JournalFile::open(directory.path(), "two").0.unreadable());
+    assert!(!JournalFile::open(directory.path(), "two", false).0.unreadable());
 }
 
 /// On a full disk there is the space that was set aside, and no more: a sealed file does not grow.
@@ -139,7 +182,7 @@ fn one_of_another_version_is_left_as_it_is_and_stops_grants() {
 fn on_a_full_disk_nobody_registers_and_the_space_for_releases_stays() {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let directory = tempfile::tempdir().unwrap();
-    let (mut journal, _) = JournalFile::open(directory.path(), "one");
+    let (mut journal, _) = JournalFile::open(directory.path(), "one", false);
     journal.write(&grant(1), 1, none).unwrap();
     let full = File::from(memfd_create("journal", MemfdFlags::ALLOW_SEALING).unwrap());
     let used = journal.length();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::leases::{Asker, Message};
+use crate::state::InForce;
 use pointsman_model::api::ProblemKind;
 use pointsman_model::lease::{Liveness, Mapping};
 use serde_json::{Value, json};
@@ -22,6 +23,21 @@ fn a_cpu_that_is_unplugged_stays_with_its_owner_and_is_shown() {
     host.write("sys/devices/system/cpu/present", "rubbish");
     assert_eq!(desk.lcores().topology.cpus.len(), 3, "what is known stays");
     assert_eq!((desk.put(1, 3), desk.held()), (0, 1));
+}
+
+#[test]
+fn a_cpu_that_is_plugged_in_is_one_for_whoever_asks_next() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.client(1);
+    assert_eq!(desk.get(1, 3), 0);
+    for name in ["present", "online"] {
+        host.write(&format!("sys/devices/system/cpu/{name}"), "0-16");
+    }
+    // A second later, though nobody has looked at the machine.
+    desk.counter.cpus_looked = None;
+    assert_eq!(desk.get(1, 16), 0);
+    assert_eq!(desk.instance(1).lcores[1].cpu, Some(16));
 }
 
 #[test]
@@ -82,6 +98,74 @@ fn register_names_interfaces_that_are_there() {
     assert_eq!(desk.instance(1).claimed.unwrap().interfaces, [1]);
 }
 
+#[test]
+fn an_interface_that_cannot_be_served_is_refused_and_not_held() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.connect(1, Kind::Imtl);
+    *host.no_chains.borrow_mut() = Some("a program that is not ours is attached".into());
+    assert_eq!(desk.ask(1, register(&[0, 0, 0, 106], 1, &[1])), reply(201, -5));
+    assert_eq!(desk.instance(1).claimed, None);
+    assert!(desk.counter.demands().unwrap().is_empty(), "it is not wanted any more");
+    *host.no_chains.borrow_mut() = None;
+    desk.settle();
+    assert_eq!(desk.ask(1, register(&[0, 0, 0, 106], 1, &[1])), reply(201, 0));
+    assert_eq!(desk.counter.demands().unwrap().len(), 1);
+    desk.end(1);
+    assert!(desk.counter.demands().unwrap().is_empty());
+}
+
+#[test]
+fn what_comes_behind_a_register_that_waits_is_done_after_it() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.connect(1, Kind::Imtl);
+    let mut ask = |sequence: u64, bytes: Vec<u8>| {
+        let descriptors = Vec::new();
+        desk.counter.keeper(FromKeeper::Request { connection: 1, sequence, bytes, descriptors });
+        desk.counter.answers().len()
+    };
+    // All at once: the engine has not answered yet.
+    assert_eq!(ask(1, register(&[0, 0, 0, 106], 1, &[1])), 0);
+    assert_eq!(ask(2, record(103, &5_u16.to_be_bytes())), 0);
+    assert_eq!(ask(3, record(105, &[0, 0, 0, 1, 0x4e, 0x20])), 0);
+    assert_eq!(ask(4, record(102, &[0, 0, 0, 9])), 0);
+    let mut answers = Vec::new();
+    while answers.len() < 4 {
+        desk.settle();
+        answers.extend(desk.counter.answers());
+    }
+    let sequences: Vec<_> = answers
+        .iter()
+        .map(|answer| match answer {
+            ToKeeper::Reply { sequence, bytes, .. } => (*sequence, code(&(bytes.clone(), 0))),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sequences, [(1, 0), (2, 0), (3, 0), (4, 9)]);
+}
+
+#[test]
+fn ports_and_queues_outlive_the_daemon_and_end_with_the_client() {
+    let host = Host::new();
+    let mut desk = host.open("e");
+    desk.connect(1, Kind::Imtl);
+    assert_eq!(desk.ask(1, register(&[106, 0, 0, 0], 1, &[1])), reply(201, 0));
+    for port in [0_u16, 65_535, 20_000] {
+        let port = port.to_be_bytes();
+        assert_eq!(desk.ask(1, record(105, &[0, 0, 0, 1, port[0], port[1]])), reply(201, 0));
+    }
+    // lo has one queue, which is the host's.
+    assert_eq!(desk.ask(1, record(108, &[0, 0, 0, 1])), reply(202, -1));
+    let mut next = host.open("e");
+    let place = Place { namespace: None, index: 1 };
+    assert_eq!(next.counter.desk.ports(&place).len(), 3);
+    assert_eq!(next.counter.demands().unwrap().len(), 1, "before the first client is heard of");
+    next.counter.keeper(FromKeeper::Replayed);
+    assert_eq!(next.counter.desk.ports(&place).len(), 0, "it ended meanwhile");
+    assert!(next.counter.demands().unwrap().is_empty());
+}
+
 fn native(desk: &mut Desk, connection: u64, request: &Value) -> Value {
     let (bytes, _) = desk.ask(connection, request.to_string().into_bytes());
     serde_json::from_slice(&bytes).unwrap()
@@ -122,7 +206,8 @@ fn document(desk: &mut Desk, more: &Value) {
     let mut document = json!({"schema": "pointsman.node/v1", "node": "n", "generation": 1});
     let fields = more.as_object().unwrap().clone();
     document.as_object_mut().unwrap().extend(fields);
-    desk.counter.message(Message::Document(Ok(document.to_string().into_bytes())));
+    let text = Some(Ok(document.to_string().into_bytes()));
+    desk.counter.message(Message::Document(InForce { text, drained: false }));
 }
 
 #[test]
@@ -147,7 +232,8 @@ fn nothing_is_given_away_under_a_document_that_is_not_understood() {
         desk.client(1);
         assert_eq!(desk.get(1, 2), 0);
         let is_document = unclear.is_ok();
-        desk.counter.message(Message::Document(unclear));
+        let text = Some(unclear);
+        desk.counter.message(Message::Document(InForce { text, drained: false }));
         assert_eq!((desk.get(1, 3), desk.put(1, 3)), (-5, -22));
         desk.connect(2, Kind::Imtl);
         let hello = register(&[0, 0, 0, 106], 0, &[]);

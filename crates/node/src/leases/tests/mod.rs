@@ -4,16 +4,19 @@ mod bad;
 mod defects;
 mod restart;
 
-use super::Config;
 use super::counter::Counter;
+use super::{Config, Handle, Message, Messages};
 use crate::engine;
 use pointsman_keeper::link::{FromKeeper, Kind, ToKeeper};
-use pointsman_model::lease::{Instance, Lcores};
+use pointsman_model::lease::{Instance, Lcores, Place};
 use pointsman_netdev::Roots;
+use pointsman_plan::instances::Demands;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::mpsc;
 
 /// A frame of a journal, as it lies in the file.
@@ -29,13 +32,23 @@ pub(super) fn frame(payload: &str) -> Vec<u8> {
 struct Host {
     directory: tempfile::TempDir,
     engine: engine::Handle,
-    events: mpsc::Receiver<engine::Message>,
+    events: Rc<mpsc::Receiver<engine::Message>>,
+    /// What was told of what happened, and not asked for yet.
+    happened: Rc<RefCell<Vec<String>>>,
+    /// Why the engine serves no interface; `None`: it does.
+    no_chains: Rc<RefCell<Option<String>>>,
 }
 
 impl Host {
     fn new() -> Self {
         let (engine, events) = engine::Handle::new();
-        let host = Self { directory: tempfile::tempdir().unwrap(), engine, events };
+        let host = Self {
+            directory: tempfile::tempdir().unwrap(),
+            engine,
+            events: Rc::new(events),
+            happened: Rc::default(),
+            no_chains: Rc::default(),
+        };
         fs::create_dir(host.path("run")).unwrap();
         host.write("sys/devices/system/cpu/present", "0-15");
         host.write("sys/devices/system/cpu/online", "0-15");
@@ -73,17 +86,34 @@ impl Host {
 
     fn open(&self, epoch: &str) -> Desk {
         let roots = Roots { proc: self.path("proc"), sys: self.path("sys") };
-        let config = Config { run_dir: self.path("run"), roots };
-        let counter = Counter::open(config, epoch, self.engine.clone());
-        Desk { counter, next: BTreeMap::new(), peers: Vec::new() }
+        let run_dir = self.path("run");
+        let config = Config { run_dir, fresh: false, roots, original_lines: true };
+        let (own, messages) = Handle::new().unwrap();
+        let counter = Counter::open(config, epoch, self.engine.clone(), own);
+        let mut desk = Desk {
+            counter,
+            next: BTreeMap::new(),
+            peers: Vec::new(),
+            messages,
+            events: Rc::clone(&self.events),
+            happened: Rc::clone(&self.happened),
+            no_chains: Rc::clone(&self.no_chains),
+        };
+        let demands = desk.counter.demands().unwrap_or_default();
+        desk.serve(demands, 0);
+        desk
     }
 
     fn events(&self) -> Vec<String> {
-        let told = self.events.try_iter().filter_map(|message| match message {
-            engine::Message::Happened(kind, text) => Some(format!("{kind}: {text}")),
-            _ => None,
-        });
-        told.collect()
+        let told = self.events.try_iter().filter_map(told);
+        self.happened.borrow_mut().drain(..).chain(told).collect()
+    }
+}
+
+fn told(message: engine::Message) -> Option<String> {
+    match message {
+        engine::Message::Happened(kind, text) => Some(format!("{kind}: {text}")),
+        _ => None,
     }
 }
 
@@ -94,6 +124,11 @@ struct Desk {
     next: BTreeMap<u64, u64>,
     /// The clients' ends: a connection whose other end is closed is one that has ended.
     peers: Vec<UnixStream>,
+    /// What the counter is told beside what clients ask.
+    messages: Messages,
+    events: Rc<mpsc::Receiver<engine::Message>>,
+    happened: Rc<RefCell<Vec<String>>>,
+    no_chains: Rc<RefCell<Option<String>>>,
 }
 
 /// What a client gets: bytes, and how many descriptors.
@@ -120,11 +155,73 @@ impl Desk {
         self.send_as(connection, number, bytes)
     }
 
+    /// The answer to a request that the keeper says to refuse.
+    fn refuse(&mut self, connection: u64, bytes: Vec<u8>) -> Option<Got> {
+        let sequence = self.next.entry(connection).or_insert(1);
+        let number = *sequence;
+        *sequence += 1;
+        self.refuse_as(connection, number, bytes)
+    }
+
+    fn refuse_as(&mut self, connection: u64, sequence: u64, bytes: Vec<u8>) -> Option<Got> {
+        let descriptors = Vec::new();
+        self.counter.keeper(FromKeeper::Refuse { connection, sequence, bytes, descriptors });
+        self.answer(connection, sequence)
+    }
+
     /// The same for a request that may have come before.
     fn send_as(&mut self, connection: u64, sequence: u64, bytes: Vec<u8>) -> Option<Got> {
         let descriptors = Vec::new();
         self.counter.keeper(FromKeeper::Request { connection, sequence, bytes, descriptors });
+        self.answer(connection, sequence)
+    }
+
+    /// The engine's part: it serves every interface, or none.
+    fn serve(&mut self, demands: Demands, revision: u64) {
+        let serve = |place: Place| {
+            let maps = match &*self.no_chains.borrow() {
+                Some(why) => Err(why.clone()),
+                None => Ok(engine::Maps {
+                    interface: "eth0".parse().unwrap(),
+                    namespace: None,
+                    ports: None,
+                    owners: None,
+                }),
+            };
+            (place, maps)
+        };
+        let places = demands.into_keys().map(serve).collect();
+        self.counter.message(Message::Served(engine::Served { revision, places }));
+    }
+
+    /// Lets the engine and the cards do what they were asked.
+    fn settle(&mut self) {
+        for message in self.events.clone().try_iter() {
+            match message {
+                engine::Message::Demands { demands, revision } => self.serve(demands, revision),
+                message => self.happened.borrow_mut().extend(told(message)),
+            }
+        }
+        while let Ok(message) = self.messages.messages.try_recv() {
+            self.counter.message(message);
+        }
+    }
+
+    fn answer(&mut self, connection: u64, sequence: u64) -> Option<Got> {
         let mut answers = self.counter.answers();
+        let start = std::time::Instant::now();
+        while answers.is_empty() {
+            assert!(start.elapsed().as_secs() < 60, "no answer");
+            self.settle();
+            answers = self.counter.answers();
+            if answers.is_empty() {
+                let wait = std::time::Duration::from_millis(5);
+                if let Ok(message) = self.messages.messages.recv_timeout(wait) {
+                    self.counter.message(message);
+                }
+                answers.extend(self.counter.answers());
+            }
+        }
         assert_eq!(answers.len(), 1, "each request has one answer: {answers:?}");
         match answers.pop() {
             Some(ToKeeper::Reply { connection: to, sequence: of, bytes, descriptors }) => {
@@ -157,7 +254,7 @@ impl Desk {
 
     fn lcores(&mut self) -> Lcores {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        self.counter.message(super::Message::Lcores(reply));
+        self.counter.message(Message::Lcores(reply));
         answer.blocking_recv().unwrap().unwrap()
     }
 

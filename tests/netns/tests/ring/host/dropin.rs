@@ -4,7 +4,7 @@
 
 use super::clients::socket;
 use super::scene;
-use pointsman_imtl_client::{Client, Dialect};
+use pointsman_imtl_client::{Client, Dialect, request};
 use pointsman_netns::daemon::{Host, binary};
 use rustix::process::Signal;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -13,10 +13,13 @@ use std::process::Command;
 
 /// The daemon's command under the original's name.
 fn original(host: &Host) -> Command {
+    renamed(host, &host.command())
+}
+
+pub(super) fn renamed(host: &Host, plain: &Command) -> Command {
     let link = host.path("MtlManager");
     let _ = std::fs::remove_file(&link);
     symlink(binary("pointsman-node"), &link).unwrap();
-    let plain = host.command();
     let mut command = Command::new(link);
     command.args(plain.get_args()).env_remove("NOTIFY_SOCKET");
     command
@@ -29,10 +32,15 @@ fn name_of(pid: u32) -> String {
 #[test]
 fn it_bears_the_originals_name_and_ends_as_that_did() {
     let (host, pair) = scene();
-    let daemon = host.start_as(&pair.right, original(&host)).unwrap();
+    let mut command = original(&host);
+    command.stdout(std::fs::File::create(host.path("stdout")).unwrap());
+    let daemon = host.start_as(&pair.right, command).unwrap();
     assert_eq!(name_of(daemon.pid()), "MtlManager", "pgrep -x finds it");
     assert_eq!(name_of(daemon.engine()), "pointsman-node", "and only it");
     let mut client = Client::register(&socket(&host), Dialect::Libmtl).unwrap();
+    for request in [request::get_lcore(3), request::put_lcore(Dialect::Libmtl, 3)] {
+        assert_eq!(client.ask(&request).unwrap().value, 0);
+    }
 
     // B-23: a second one, with a run directory of its own, leaves this one alone.
     let other = Host::new().unwrap();
@@ -47,6 +55,17 @@ fn it_bears_the_originals_name_and_ends_as_that_did() {
     assert_eq!(daemon.stop(Signal::INT).unwrap().code(), Some(0));
     assert!(client.ended().unwrap());
     assert!(!socket(&host).exists(), "B-30: it is left");
+    // What scripts wait for.
+    let log = std::fs::read_to_string(host.path("stdout")).unwrap();
+    for line in ["MTL Manager version: ", "MTL Manager is running on ", "MTL Manager exited."] {
+        assert_eq!(log.matches(&format!("] [INFO] {line}")).count(), 1, "{line:?} in {log}");
+    }
+    // And what they read of each client.
+    let pid = std::process::id();
+    for text in ["Registered, ", "Added lcore 3\n", "Removed lcore 3\n"] {
+        let line = format!("] [INFO] [Instance tests:{pid}] {text}");
+        assert!(log.contains(&line), "{line:?} is not in {log}");
+    }
 }
 
 #[test]

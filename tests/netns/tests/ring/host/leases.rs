@@ -6,7 +6,8 @@ use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::netns::{Netns, Pair};
 use pointsman_netns::random::{Random, full};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
+use rustix::thread::{set_thread_groups, set_thread_res_uid};
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
@@ -111,7 +112,7 @@ fn interfaces_are_those_of_the_clients_namespace() {
     let (here, queue) = ask(&pair.right);
     assert_eq!((here, queue.kind, queue.value), (-19, 202, -1));
     let (there, queue) = ask(&elsewhere);
-    assert_eq!((there, queue.kind, queue.value), (0, 202, -95));
+    assert_eq!((there, queue.kind, queue.value), (0, 202, -28), "one queue, which is the stack's");
 }
 
 #[test]
@@ -130,6 +131,55 @@ fn a_connection_lives_as_long_as_anybody_has_it() {
     child.wait().expect("its end");
     until_held(&daemon, &[]);
     assert_eq!(get(&mut two, 1), 0);
+}
+
+/// Any user with a range of subordinate ids can have 65,536 groups. They are told by the kernel, and
+/// written nowhere.
+#[test]
+fn group_lists_do_not_fill_the_journal_and_still_give_rights() {
+    const CLIENTS: usize = 40;
+    let (host, netns) = (Host::new().expect("root"), Netns::new().expect("root"));
+    let daemon = host.start(&netns).expect("it starts");
+    let mut document = super::document(1, &json!({}), &json!([]));
+    document["interfaces"] = json!({});
+    document["allow_empty"] = json!(true);
+    document["access"] = json!({"clients": {"groups": [69_999]}});
+    let connect = |groups: std::ops::Range<u32>| {
+        let path = socket(&host);
+        // Of this thread alone, and seen at the other end of what it connects.
+        let connected = std::thread::spawn(move || {
+            let groups: Vec<_> = groups.map(Gid::from_raw).collect();
+            set_thread_groups(&groups).expect("root");
+            set_thread_res_uid(Uid::ROOT, Uid::from_raw(7), Uid::ROOT).expect("root");
+            let connect = || Client::connect(&path, Dialect::Mtlm).expect("connect");
+            (0..CLIENTS).map(|_| connect()).collect::<Vec<_>>()
+        });
+        connected.join().expect("clients")
+    };
+    fs::set_permissions(host.path("."), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("chmod");
+    let hello = register(Dialect::Mtlm, 1, "x", &[]);
+    let registered = |clients: &mut [Client]| -> Vec<i32> {
+        let ask = |client: &mut Client| client.ask(&hello).expect("an answer").value;
+        clients.iter_mut().map(ask).collect()
+    };
+    // Before anybody has a right by a group, and after.
+    let (mut members, mut others) = (connect(4464..70_000), connect(4463..69_999));
+    assert_eq!(registered(&mut others), [0; CLIENTS], "all may");
+    daemon.apply_whole(&document);
+    let start = Instant::now();
+    while registered(&mut others) != [-1; CLIENTS] {
+        assert!(start.elapsed() < Duration::from_secs(20), "the document is not in force");
+    }
+    assert_eq!(registered(&mut members), [0; CLIENTS]);
+    assert_eq!(get(&mut members[0], 3), 0);
+    let journal = fs::metadata(host.path("run/leases.journal")).expect("a journal").len();
+    assert!(journal < 1 << 20, "{journal} bytes for {CLIENTS} clients");
+    // The next daemon reads it, and knows the groups.
+    daemon.kill_engine().expect("a kill");
+    assert_eq!(registered(&mut others), [-1; CLIENTS]);
+    assert_eq!(registered(&mut members), [0; CLIENTS]);
+    assert_eq!((get(&mut members[1], 3), put(&mut members[0], 3)), (-16, 0));
 }
 
 /// A small file system, unmounted when dropped.

@@ -1,4 +1,9 @@
+mod afxdp;
+mod applications;
+mod chainless;
 mod clients;
+mod clock;
+mod defects;
 mod drift;
 mod dropin;
 mod glass;
@@ -7,10 +12,14 @@ mod kills;
 mod leases;
 mod lifecycle;
 mod namespaces;
+mod points;
 mod preflight;
 mod refusals;
+mod swaps;
 mod traffic;
+mod unnamed;
 mod upgrade;
+mod xdp_defects;
 
 use pointsman_netns::daemon::Host;
 use pointsman_netns::netns::Pair;

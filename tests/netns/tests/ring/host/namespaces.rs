@@ -50,10 +50,10 @@ fn runs(status: &Value, interface: &str) -> Option<u64> {
 }
 
 /// A process in a namespace; killed when dropped.
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Process {
-    fn start(netns: &Netns) -> Self {
+    pub(super) fn start(netns: &Netns) -> Self {
         let mut command = Command::new("cat");
         // It waits for input that never comes.
         command.stdin(Stdio::piped()).stdout(Stdio::null());

@@ -37,7 +37,9 @@ fn it_is_ready_when_its_start_is_done() {
     service.assert_active(0);
     let status = service.property("StatusText");
     assert!(status.contains("no document yet"), "STATUS= of the daemon: {status:?}");
-    let said = run(Command::new("systemd-analyze").args(["verify", super::UNIT_FILE]));
+    // The machine has no manual.
+    let verify = ["verify", "--man=no", super::UNIT_FILE];
+    let said = run(Command::new("systemd-analyze").args(verify));
     assert_eq!(said, "");
     // Whoever starts it again changes nothing.
     let before = service.keeper().number;

@@ -25,7 +25,7 @@ const ATTEMPTS: &[(&str, bool)] = &[
     ("touch /etc/probe", false),
     ("touch /usr/bin/probe", false),
     ("touch /var/lib/probe", false),
-    ("touch /root/probe", false),
+    ("touch ~root/probe", false),
     ("touch /run/probe", false),
     ("touch /sys/fs/cgroup/probe", false),
     ("ls /tmp/systemd-outside", false),

@@ -28,7 +28,8 @@ fn the_doctor_is_right_about_this_kernel() {
         pair.right.run(|| command.output().expect("run it"))
     };
     let output = run(&["--json"]);
-    let doctor: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let doctor = serde_json::from_slice(&output.stdout);
+    let doctor: Value = doctor.unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let health = |name| check(&doctor, name)[0];
     assert_eq!((health("load programs"), health("BPF filesystem")), ("ok", "ok"), "{doctor:#}");
 

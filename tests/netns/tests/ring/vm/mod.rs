@@ -1,9 +1,11 @@
 mod builtins;
+mod cards;
 mod chain;
 mod daemon;
 mod dispatcher;
 mod doctor;
 mod equivalence;
+mod flowcard;
 mod hostile;
 mod long;
 mod members;
@@ -11,3 +13,4 @@ mod pins;
 mod survive;
 mod upgrade;
 mod veth;
+mod xsk;

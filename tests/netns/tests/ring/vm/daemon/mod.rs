@@ -2,11 +2,14 @@
 
 mod beside;
 mod bounds;
+mod cards;
 mod glass;
+mod instances;
 mod interfaces;
 mod kills;
 mod lists;
 mod policy;
+mod queues;
 mod repairs;
 mod sockets;
 mod told;

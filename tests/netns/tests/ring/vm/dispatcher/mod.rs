@@ -13,6 +13,7 @@ mod later;
 mod lone;
 mod looks;
 mod lost;
+mod mtl;
 mod races;
 mod repairs;
 mod slots;

@@ -1,9 +1,15 @@
-//! Structured log lines on stderr.
+//! Structured log lines on stderr, as every service of Pointsman writes them.
 //!
 //! Nobody waits for whoever reads them, and nobody ends with him: lines go into a bounded queue,
 //! and one thread writes them. Lines that find the queue full are lost, and counted in the log.
+#![forbid(unsafe_code)]
 
-use crate::args::{LogFormat, LogLevel};
+mod manager;
+
+pub use manager::tell as tell_manager;
+
+use clap::ValueEnum;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +17,46 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 /// How many lines wait to be written.
 const QUEUE: usize = 4096;
 
 /// How long the end of the process waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// As the MTL Manager writes them: for scripts that read its log.
+    #[value(hide = true)]
+    Mtl,
+}
+
+/// The least level that is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What was refused or works with less.
+    #[value(alias = "warning")]
+    Warn,
+    /// What changed.
+    #[default]
+    Info,
+    /// Every step and request.
+    Debug,
+    /// Everything.
+    Trace,
+}
 
 /// Starts logging. Called once, before anything is logged. Keep the result until the end: dropping
 /// it waits a moment for the last lines.
@@ -42,9 +81,39 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<Flush> {
     match format {
         // Colours are for terminals; a journal or a file gets none.
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Mtl => lines.with_ansi(false).event_format(Original).init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).init(),
     }
     Ok(flush)
+}
+
+/// Lines as the MTL Manager writes them: `[2026-01-31 12:00:00] [INFO] text`, in UTC.
+#[derive(Debug)]
+struct Original;
+
+impl<S, N> FormatEvent<S, N> for Original
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        // To the second, and no `T` between day and hour.
+        let time = time.get(..19).unwrap_or(&time).replace('T', " ");
+        let level = match *event.metadata().level() {
+            tracing::Level::WARN => "WARNING",
+            level => level.as_str(),
+        };
+        write!(line, "[{time}] [{level}] ")?;
+        context.field_format().format_fields(line.by_ref(), event)?;
+        writeln!(line)
+    }
 }
 
 /// What the thread that writes is told.
@@ -145,6 +214,25 @@ mod tests {
             .take(QUEUE)
             .filter(|line| line.as_ref().is_ok_and(|line| line.ends_with(&long)));
         assert_eq!(whole.count(), QUEUE);
+    }
+
+    #[test]
+    fn lines_for_scripts_of_the_original_are_its_own() {
+        let (reader, to) = UnixStream::pair().unwrap();
+        let (queue, flush) = writer(to).unwrap();
+        let lines = tracing_subscriber::fmt().with_writer(queue).with_ansi(false);
+        let lines = lines.event_format(Original).finish();
+        with_default(lines, || {
+            tracing::info!("[Instance edge:7] Added lcore 3");
+            tracing::warn!(left_out = 5, "more");
+        });
+        drop(flush);
+        let lines: Vec<_> = BufReader::new(reader).lines().take(2).map(Result::unwrap).collect();
+        let shape: String =
+            lines[0].chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).take(21).collect();
+        assert_eq!(shape, "[0000-00-00 00:00:00]", "{lines:?}");
+        assert_eq!(&lines[0][21..], " [INFO] [Instance edge:7] Added lcore 3");
+        assert_eq!(&lines[1][21..], " [WARNING] more left_out=5");
     }
 
     #[test]
