@@ -3,17 +3,23 @@
 //! The machine sees the host's files over 9p, read-only, and has memory where it may write. It
 //! says what the tests say on its first serial line and what its kernel says on the second; no
 //! result comes back in any other way. KVM is never used: the result must not depend on it.
+//!
+//! Where the host has a second CPU, two machines share the tests: tests run one at a time in each,
+//! because they count what the kernel has, and would leave that CPU idle.
 
 mod cpio;
 mod flowcard;
 mod initramfs;
 mod kernel;
 mod modules;
+mod script;
+mod shares;
 mod systemd;
 
 pub(crate) use self::initramfs::quoted;
-use self::initramfs::{Userland, VOICE, quoted_text};
+use self::initramfs::{Userland, VOICE};
 pub(crate) use self::kernel::Kernel;
+use self::shares::Group;
 use crate::later;
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, stream};
@@ -36,6 +42,9 @@ pub(crate) const LATER_SERIES: &str = "6.12";
 /// How much of the console is shown when a machine gives no result, in lines.
 const TAIL: usize = 40;
 
+/// How many machines share the tests, at most; each takes 2 GiB of memory and a CPU.
+const MACHINES: usize = 2;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The series of Debian's kernels to take.
@@ -53,8 +62,8 @@ pub(crate) struct Options {
     /// Boot systemd as the first process, with the packaged unit, and run its tests.
     #[arg(long)]
     systemd: bool,
-    /// Filters and options for the tests. Default: the tests in modules named `vm`, or with
-    /// --systemd `systemd`.
+    /// Parts of the names of the tests to run, and libtest's options that choose among them
+    /// (--exact, --skip). Default: the tests in modules named `vm`, or with --systemd `systemd`.
     #[arg(last = true)]
     tests: Vec<String>,
 }
@@ -142,53 +151,54 @@ fn run_userland(
         rings::build_binaries(workspace, &[])?;
         workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])
     })?;
-    let (before, default) = match userland {
-        Userland::Plain => (String::new(), "vm::"),
-        Userland::Systemd => (systemd::install(workspace)?, systemd::TESTS),
+    let (before, default, machines) = match userland {
+        Userland::Plain => {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            (String::new(), "vm::", cpus.min(MACHINES))
+        }
+        Userland::Systemd => (systemd::install(workspace)?, systemd::TESTS, 1),
     };
     let default = [default.to_owned()];
     let tests = if tests.is_empty() { &default } else { tests };
-    let script = before + &script(workspace, session, userland, &binaries, tests)?;
-    let visible = [workspace.root.clone(), workspace.target.clone()];
+    let shares = shares::dealt(&shares::listed(&binaries, tests)?, machines);
+    if shares.is_empty() {
+        bail!("no test runs: no name matches {}", tests.join(" "));
+    }
     let directory = directory(workspace);
-    let initramfs = directory.join("initramfs");
     // The tests that want it say that they are skipped.
     let card = session.prepare(|| flowcard::build(workspace, kernel, &directory));
     let card: Vec<_> = card.inspect_err(|error| println!("vm: {error:#}")).into_iter().collect();
-    fs::write(&initramfs, initramfs::build(kernel, userland, &card, &script, &visible)?)
-        .with_context(|| format!("cannot write {}", initramfs.display()))?;
     println!("vm: {}", kernel.package);
     let limit = session.left().map_or(limit, |left| limit.min(left));
-    boot(kernel, &initramfs, &directory.join("console.log"), limit)
-}
-
-/// What the machine runs: every test binary as cargo would, and the first failure's exit code.
-fn script(
-    workspace: &Workspace,
-    session: &Session,
-    userland: Userland,
-    binaries: &[PathBuf],
-    tests: &[String],
-) -> Result<String> {
-    let package = quoted(&workspace.root.join("tests/netns"))?;
-    let mut script = format!("cd {package} || exit 1\nexport CARGO_MANIFEST_DIR={package}\n");
-    script += "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
-    let ring = match userland {
-        Userland::Plain => "vm",
-        Userland::Systemd => "systemd",
+    let visible = [workspace.root.clone(), workspace.target.clone()];
+    let booted = |at: usize, share: &[Group]| {
+        let script = before.clone() + &script::tests(workspace, session, userland, share, limit)?;
+        let initramfs = directory.join(format!("initramfs-{at}"));
+        fs::write(&initramfs, initramfs::build(kernel, userland, &card, &script, &visible)?)
+            .with_context(|| format!("cannot write {}", initramfs.display()))?;
+        let label = if shares.len() == 1 { "vm".to_owned() } else { format!("vm {at}") };
+        boot(kernel, &initramfs, &directory.join(format!("console-{at}.log")), limit, &label)
     };
-    script += &format!("export HOME=/tmp RUST_BACKTRACE=1 POINTSMAN_RING={ring}\n");
-    for (name, value) in session.environment(workspace) {
-        script += &format!("export {name}={}\n", quoted_text(&value));
+    let tallies = std::thread::scope(|scope| {
+        let started = |(at, share): (usize, &Vec<Group>)| {
+            let share = share.clone();
+            let booted = &booted;
+            scope.spawn(move || booted(at + 1, &share))
+        };
+        let running: Vec<_> = shares.iter().enumerate().map(started).collect();
+        let ended = running.into_iter().map(|machine| {
+            machine.join().unwrap_or_else(|_| bail!("the thread of a machine ended in a panic"))
+        });
+        ended.collect::<Vec<_>>()
+    });
+    let mut total = Tally::default();
+    for tally in tallies {
+        match tally {
+            Ok(tally) => total.add(tally),
+            Err(error) => total.fail(format!("vm: {error:#}")),
+        }
     }
-    let tests = tests.iter().map(|test| quoted_text(test)).collect::<Vec<_>>().join(" ");
-    script += "code=0\n";
-    for binary in binaries {
-        // --nocapture: when the machine hangs, what the test said last is on the line already.
-        let options = "--test-threads=1 --nocapture --color=never";
-        script += &format!("{} {tests} {options} || code=$?\n", quoted(binary)?);
-    }
-    Ok(script + "exit $code\n")
+    Ok(total)
 }
 
 /// Runs `script` as root in a machine whose time goes at `speed`, and gives what it says to
@@ -260,12 +270,18 @@ fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, speed: Speed) -> C
     qemu
 }
 
-fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> Result<Tally> {
+fn boot(
+    kernel: &Kernel,
+    initramfs: &Path,
+    console: &Path,
+    limit: Duration,
+    label: &str,
+) -> Result<Tally> {
     let mut qemu = machine(kernel, initramfs, console, Speed::Fast);
     let mut reader = Reader::default();
     let mut exit = None;
     let ended = stream(&mut qemu, Some(limit), |line| {
-        println!("vm | {line}");
+        println!("{label} | {line}");
         match line.strip_prefix(VOICE) {
             Some(said) => exit = exit_code(said).or(exit),
             None => reader.line(line),
@@ -274,9 +290,9 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, limit: Duration) -> R
     // A machine that gave no exit code is told of below.
     let mut tally = reader.finish(exit.is_none_or(|code| code == 0));
     if let Some(problem) = problem(ended, exit, &tally, limit) {
-        println!("vm: {problem}; the end of {}:", console.display());
+        println!("{label}: {problem}; the end of {}:", console.display());
         print_tail(console);
-        tally.fail(format!("vm: {problem}"));
+        tally.fail(format!("{label}: {problem}"));
     }
     Ok(tally)
 }
