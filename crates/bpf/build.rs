@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "udp_port_filter",
     "xskmap_redirect",
     "counting_pass",
@@ -11,6 +11,7 @@ const PROGRAMS: [&str; 8] = [
     "pointsman_pass",
     "xsk_def_prog",
     "xsk_look",
+    "owners_look",
     // Not built in: for others, who load it with libxdp.
     "mtl.xdp",
 ];

@@ -3,6 +3,7 @@
 //! The two programs of instances have them (`bpf/udp_port_filter.c`, `bpf/xsk_def_prog.c`). A map is
 //! known here by the kernel's number for it, and is held open while it is used.
 
+mod held;
 mod look;
 
 use crate::error::Error;
@@ -119,15 +120,26 @@ impl Owners {
                 let value = map.as_fd().as_raw_fd().to_ne_bytes();
                 self.0.update(&key, &value, MapFlags::ANY)
             }
-            None => match self.number(queue)? {
-                Some(_) => self.0.delete(&key),
-                None => Ok(()),
+            // Not looked at before: until Linux 6.8 that waits as long as this does.
+            None => match self.0.delete(&key) {
+                Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
+                deleted => deleted,
             },
         };
         set.map_err(|e| failed(Self::WHAT, &e))
     }
 
+    /// The queues that are not fed from the shared sockets. To ask for each its [`Self::number`]
+    /// would take seconds.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn held(&self) -> Result<BTreeSet<u32>, Error> {
+        held::held(self.0.as_fd())
+    }
+
     /// The kernel's number for the map of sockets that feeds a queue; `None`: it is the shared one.
+    /// Until Linux 6.8 this waits for all programs that are running.
     ///
     /// # Errors
     /// The kernel's answer.

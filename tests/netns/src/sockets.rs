@@ -4,7 +4,8 @@
 use crate::members::{resolved, rounding, slot};
 use crate::netns::{LEFT, MAC_BYTES, Pair, RIGHT};
 use crate::packets::Frame as Packet;
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
+use pointsman_bpf::sockets::Owners;
 use pointsman_bpf::{MapHome, Member, Slot, builtin, xsk_redirect};
 use pointsman_model::Action;
 use pointsman_model::document::Builtin;
@@ -94,6 +95,18 @@ impl Redirect {
             }
             None => self.owners.delete(&key).expect("an owner"),
         }
+    }
+}
+
+impl Redirect {
+    /// The map of owners, as the daemon opens it.
+    ///
+    /// # Panics
+    /// The kernel says no.
+    #[must_use]
+    pub fn owners(&self) -> Owners {
+        let info = MapInfo::new(self.owners.as_fd()).expect("a map");
+        Owners::open(info.info.id).expect("the map of owners")
     }
 }
 

@@ -215,13 +215,14 @@ impl Worker {
             return Ok(());
         };
         maps.ports.list_all(ports).map_err(|e| e.to_string())?;
-        for queue in 0..QUEUES {
-            let number = maps.owners.number(queue).map_err(|e| e.to_string())?;
-            let Some(owner) = owners.get(&queue) else {
-                if number.is_some() {
-                    maps.owners.set(queue, None).map_err(|e| e.to_string())?;
-                }
-                continue;
+        let held = maps.owners.held().map_err(|e| e.to_string())?;
+        for &queue in held.iter().filter(|queue| !owners.contains_key(queue)) {
+            maps.owners.set(queue, None).map_err(|e| e.to_string())?;
+        }
+        for (&queue, owner) in owners.range(..QUEUES) {
+            let number = match held.contains(&queue) {
+                true => maps.owners.number(queue).map_err(|e| e.to_string())?,
+                false => None,
             };
             let key = (place.clone(), *owner);
             // The daemon before has made it, and its owner has it.

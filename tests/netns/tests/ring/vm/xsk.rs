@@ -10,7 +10,7 @@ use pointsman_netns::bpffs::Bpffs;
 use pointsman_netns::members::{any_packet, fuse, member, run, slot};
 use pointsman_netns::netns::{Pair, RIGHT};
 use pointsman_netns::random::full;
-use pointsman_netns::sockets::{Client, Redirect, Source, put, sockets, take_out};
+use pointsman_netns::sockets::{Client, QUEUES, Redirect, Source, put, sockets, take_out};
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::net::UdpSocket;
 use std::os::fd::AsFd as _;
@@ -118,6 +118,25 @@ fn numbered_packets_reach_the_socket_of_their_queue_and_other_ports_the_stack() 
             assert_eq!(client.socket.statistics().expect("statistics"), Default::default());
         }
     }
+}
+
+#[test]
+fn queues_with_an_owner_are_told_from_those_without() {
+    let maps = Bpffs::mount().expect("root");
+    let redirect = Redirect::prepare(maps.path());
+    let (owners, map) = (redirect.owners(), sockets());
+    assert!(owners.held().expect("none").is_empty());
+    for queue in [0, 7, QUEUES - 1] {
+        redirect.own(queue, Some(&map));
+    }
+    assert_eq!(owners.held().expect("three"), [0, 7, QUEUES - 1].into());
+    assert!(owners.number(7).expect("a number").is_some());
+    // Taken from whoever has it, and from nobody.
+    for queue in [7, 8] {
+        owners.set(queue, None).expect("nobody's");
+        assert_eq!(owners.number(queue).expect("none"), None);
+    }
+    assert_eq!(owners.held().expect("two"), [0, QUEUES - 1].into());
 }
 
 #[test]
