@@ -4,8 +4,10 @@
 //! says what the tests say on its first serial line and what its kernel says on the second; no
 //! result comes back in any other way. KVM is never used: the result must not depend on it.
 //!
-//! Where the host has a second CPU, two machines share the tests: tests run one at a time in each,
-//! because they count what the kernel has, and would leave that CPU idle.
+//! Tests run one at a time in a machine, because they count what its kernel has. So several
+//! machines share them, and as many run side by side as the host has CPUs for. One CPU is what most
+//! have: an emulated kernel with two waits for the other CPU by spinning, and takes three times as
+//! long. `shares::CONCURRENT` names the tests that are about two.
 
 mod cpio;
 mod flowcard;
@@ -19,7 +21,8 @@ mod systemd;
 pub(crate) use self::initramfs::quoted;
 use self::initramfs::{Userland, VOICE};
 pub(crate) use self::kernel::Kernel;
-use self::shares::Group;
+use self::shares::Share;
+use crate::interrupt;
 use crate::later;
 use crate::libtest::{Reader, Tally};
 use crate::process::{Ended, stream};
@@ -30,6 +33,7 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The series of Debian's kernels that everything has to run on.
@@ -42,7 +46,7 @@ pub(crate) const LATER_SERIES: &str = "6.12";
 /// How much of the console is shown when a machine gives no result, in lines.
 const TAIL: usize = 40;
 
-/// How many machines share the tests, at most; each takes 2 GiB of memory and a CPU.
+/// How many machines run side by side, at most; each takes 2 GiB of memory and a CPU.
 const MACHINES: usize = 2;
 
 #[derive(Debug, clap::Args)]
@@ -151,17 +155,18 @@ fn run_userland(
         rings::build_binaries(workspace, &[])?;
         workspace.build(&["test", "--no-run", "--package", NETNS_PACKAGE])
     })?;
-    let (before, default, machines) = match userland {
-        Userland::Plain => {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            (String::new(), "vm::", cpus.min(MACHINES))
-        }
-        Userland::Systemd => (systemd::install(workspace)?, systemd::TESTS, 1),
+    let (before, default) = match userland {
+        Userland::Plain => (String::new(), "vm::"),
+        Userland::Systemd => (systemd::install(workspace)?, systemd::TESTS),
     };
     let default = [default.to_owned()];
     let tests = if tests.is_empty() { &default } else { tests };
-    let shares = shares::dealt(&shares::listed(&binaries, tests)?, machines);
-    if shares.is_empty() {
+    let groups = shares::listed(&binaries, tests)?;
+    let shares = match userland {
+        Userland::Plain => shares::dealt(groups),
+        Userland::Systemd => vec![Share { cpus: 2, groups }],
+    };
+    if shares.iter().all(|share| share.groups.is_empty()) {
         bail!("no test runs: no name matches {}", tests.join(" "));
     }
     let directory = directory(workspace);
@@ -169,36 +174,56 @@ fn run_userland(
     let card = session.prepare(|| flowcard::build(workspace, kernel, &directory));
     let card: Vec<_> = card.inspect_err(|error| println!("vm: {error:#}")).into_iter().collect();
     println!("vm: {}", kernel.package);
-    let limit = session.left().map_or(limit, |left| limit.min(left));
     let visible = [workspace.root.clone(), workspace.target.clone()];
-    let booted = |at: usize, share: &[Group]| {
+    let count = shares.len();
+    let run = |at: usize, share: &Share| {
+        let limit = session.left().map_or(limit, |left| limit.min(left));
         let script = before.clone() + &script::tests(workspace, session, userland, share, limit)?;
         let initramfs = directory.join(format!("initramfs-{at}"));
         fs::write(&initramfs, initramfs::build(kernel, userland, &card, &script, &visible)?)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
-        let label = if shares.len() == 1 { "vm".to_owned() } else { format!("vm {at}") };
-        boot(kernel, &initramfs, &directory.join(format!("console-{at}.log")), limit, &label)
+        let label = if count == 1 { "vm".to_owned() } else { format!("vm {at}") };
+        let console = directory.join(format!("console-{at}.log"));
+        boot(
+            machine(kernel, &initramfs, &console, Speed::Fast(share.cpus)),
+            &console,
+            limit,
+            &label,
+        )
     };
-    let tallies = std::thread::scope(|scope| {
-        let started = |(at, share): (usize, &Vec<Group>)| {
-            let share = share.clone();
-            let booted = &booted;
-            scope.spawn(move || booted(at + 1, &share))
-        };
-        let running: Vec<_> = shares.iter().enumerate().map(started).collect();
-        let ended = running.into_iter().map(|machine| {
-            machine.join().unwrap_or_else(|_| bail!("the thread of a machine ended in a panic"))
-        });
-        ended.collect::<Vec<_>>()
-    });
-    let mut total = Tally::default();
-    for tally in tallies {
-        match tally {
-            Ok(tally) => total.add(tally),
-            Err(error) => total.fail(format!("vm: {error:#}")),
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(side_by_side(shares, cpus.min(MACHINES), run))
+}
+
+/// Runs a machine for each share, so many of them at once, and adds up what came of them.
+fn side_by_side(
+    shares: Vec<Share>,
+    machines: usize,
+    run: impl Fn(usize, &Share) -> Result<Tally> + Sync,
+) -> Tally {
+    let waiting = Mutex::new(shares.into_iter().enumerate());
+    let total = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..machines {
+            scope.spawn(|| {
+                while let Some((at, share)) = next(&waiting) {
+                    let tally = run(at + 1, &share).unwrap_or_else(|error| {
+                        let mut tally = Tally::default();
+                        tally.fail(format!("vm {}: {error:#}", at + 1));
+                        tally
+                    });
+                    total.lock().unwrap_or_else(PoisonError::into_inner).add(tally);
+                }
+            });
         }
-    }
-    Ok(total)
+    });
+    total.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The next share, unless somebody has interrupted the run.
+fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    (!interrupt::pending()).then(|| waiting.next()).flatten()
 }
 
 /// Runs `script` as root in a machine whose time goes at `speed`, and gives what it says to
@@ -233,11 +258,9 @@ pub(crate) fn measure(
 /// How a machine's time goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Speed {
-    /// As fast as it can, on two CPUs.
-    Fast,
-    /// The same, for timing processes: programs lie at the same addresses each time. The emulator
-    /// translates code anew for each address, which takes longer than running it, and on no real
-    /// machine happens.
+    /// As fast as it can, on so many CPUs.
+    Fast(u32),
+    /// The same on two CPUs, for timing processes.
     Timed,
     /// One instruction a nanosecond, on one CPU: the same on every run.
     Counted,
@@ -246,13 +269,20 @@ pub(crate) enum Speed {
 fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, speed: Speed) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     let mut parameters = "console=ttyS1,115200 panic=-1".to_owned();
-    if matches!(speed, Speed::Timed) {
+    let cpus = match speed {
+        Speed::Fast(cpus) => cpus,
+        Speed::Timed => 2,
+        Speed::Counted => 1,
+    };
+    if matches!(speed, Speed::Counted) {
+        qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off"]);
+    } else {
+        qemu.args(["-accel", "tcg,thread=multi"]);
+        // Programs lie at the same addresses each time: the emulator translates code anew for each
+        // address, which takes longer than running it, and happens on no real machine.
         parameters += " norandmaps";
     }
-    match speed {
-        Speed::Fast | Speed::Timed => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
-        Speed::Counted => qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]),
-    };
+    qemu.args(["-smp", &cpus.to_string()]);
     qemu.args(["-cpu", "max", "-m", "2G"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")
@@ -270,14 +300,7 @@ fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, speed: Speed) -> C
     qemu
 }
 
-fn boot(
-    kernel: &Kernel,
-    initramfs: &Path,
-    console: &Path,
-    limit: Duration,
-    label: &str,
-) -> Result<Tally> {
-    let mut qemu = machine(kernel, initramfs, console, Speed::Fast);
+fn boot(mut qemu: Command, console: &Path, limit: Duration, label: &str) -> Result<Tally> {
     let mut reader = Reader::default();
     let mut exit = None;
     let ended = stream(&mut qemu, Some(limit), |line| {

@@ -1,7 +1,7 @@
 //! The script that a machine runs.
 
 use super::initramfs::{Userland, quoted, quoted_text};
-use super::shares::Group;
+use super::shares::{Group, Share};
 use crate::rings::Session;
 use crate::workspace::Workspace;
 use anyhow::Result;
@@ -16,7 +16,7 @@ pub(super) fn tests(
     workspace: &Workspace,
     session: &Session,
     userland: Userland,
-    share: &[Group],
+    share: &Share,
     limit: Duration,
 ) -> Result<String> {
     let package = quoted(&workspace.root.join("tests/netns"))?;
@@ -31,8 +31,12 @@ pub(super) fn tests(
         script += &format!("export {name}={}\n", quoted_text(&value));
     }
     script += "code=0\n";
+    let why = match session.full {
+        true => "no time was left",
+        false => "no time was left: cargo xtask test --full has hours",
+    };
     let last = limit.saturating_sub(NOTICE).as_secs();
-    for Group { binary, tests } in share {
+    for Group { binary, tests } in &share.groups {
         let names = tests.iter().map(|test| quoted_text(test)).collect::<Vec<_>>().join(" ");
         let binary = quoted(binary)?;
         // --nocapture: when the machine hangs, what the test said last is on the line already.
@@ -41,8 +45,7 @@ pub(super) fn tests(
         script += &format!(
             "read -r up rest < /proc/uptime\n\
              if [ \"${{up%.*}}\" -lt {last} ]; then {binary} {names} {options} || code=$?\n\
-             else for name in {names}; do echo \"test $name ... ignored, no time was left: \
-             cargo xtask test --full has no limit\"; done; fi\n"
+             else for name in {names}; do echo \"test $name ... ignored, {why}\"; done; fi\n"
         );
     }
     Ok(script + "exit $code\n")

@@ -34,7 +34,6 @@ pub(super) fn listed(binaries: &[PathBuf], filters: &[String]) -> Result<Vec<Gro
 
 /// Neighbours of one module together.
 fn grouped<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
-    let module = |name: &'a str| name.rsplit_once("::").map_or("", |(module, _)| module);
     let mut groups: Vec<Vec<&str>> = Vec::new();
     for name in names {
         match groups.last_mut() {
@@ -45,24 +44,76 @@ fn grouped<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
     groups
 }
 
-/// Deals tests out to so many machines, as cards are: modules are alike in themselves and unlike
-/// each other, so that each machine gets its part of the long ones.
-pub(super) fn dealt(groups: &[Group], machines: usize) -> Vec<Vec<Group>> {
-    let mut shares = vec![Vec::new(); machines];
-    let mut next = (0..machines).cycle();
+/// What one machine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    /// How many CPUs the machine has.
+    pub(super) cpus: u32,
+    pub(super) groups: Vec<Group>,
+}
+
+/// Modules about what happens at the same moment, which takes two CPUs.
+const CONCURRENT: &[&str] = &[
+    "vm::daemon::kills",
+    "vm::dispatcher::chain_kills",
+    "vm::dispatcher::chains",
+    "vm::dispatcher::kills",
+    "vm::dispatcher::races",
+    "vm::survive",
+    "vm::xsk",
+];
+
+/// Tests that take minutes, and in a long run most of its time: each starts first and for itself.
+const LONG: &str = "vm::equivalence::chains_do_in_every_";
+
+/// How many machines the other tests are for, at most, and how many tests are worth one: it takes
+/// five seconds to come up.
+const PARTS: usize = 4;
+const WORTH: usize = 4;
+
+/// Divides tests among machines. Those that take longest come first.
+pub(super) fn dealt(groups: Vec<Group>) -> Vec<Share> {
+    let is_concurrent =
+        |group: &Group| group.tests.iter().any(|test| CONCURRENT.contains(&module(test)));
+    let (concurrent, mut others): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_concurrent);
+    let single = |test: String, binary: &PathBuf| Share {
+        cpus: 1,
+        groups: vec![Group { binary: binary.clone(), tests: vec![test] }],
+    };
+    let mut long = Vec::new();
+    for Group { binary, tests } in &mut others {
+        let taken = tests.extract_if(.., |test| test.starts_with(LONG));
+        long.extend(taken.map(|test| single(test, binary)));
+    }
+    others.retain(|group| !group.tests.is_empty());
+    let count: usize = others.iter().map(|group| group.tests.len()).sum();
+    let parts = count.div_ceil(WORTH).min(PARTS);
+    let others = parted(&others, parts).into_iter().map(|groups| Share { cpus: 1, groups });
+    let shares = [Share { cpus: 2, groups: concurrent }].into_iter().chain(long).chain(others);
+    shares.filter(|share| !share.groups.is_empty()).collect()
+}
+
+/// Deals tests out as cards are: modules are alike in themselves and unlike each other, so that
+/// each part gets its share of the long ones.
+fn parted(groups: &[Group], parts: usize) -> Vec<Vec<Group>> {
+    let mut dealt = vec![Vec::new(); parts];
+    let mut next = (0..parts).cycle();
     for group in groups {
-        let mut parts = vec![Vec::new(); machines];
+        let mut hands = vec![Vec::new(); parts];
         for (test, at) in group.tests.iter().zip(&mut next) {
-            parts[at].push(test.clone());
+            hands[at].push(test.clone());
         }
-        for (share, tests) in shares.iter_mut().zip(parts) {
+        for (part, tests) in dealt.iter_mut().zip(hands) {
             if !tests.is_empty() {
-                share.push(Group { binary: group.binary.clone(), tests });
+                part.push(Group { binary: group.binary.clone(), tests });
             }
         }
     }
-    shares.retain(|share| !share.is_empty());
-    shares
+    dealt
+}
+
+fn module(test: &str) -> &str {
+    test.rsplit_once("::").map_or("", |(module, _)| module)
 }
 
 #[cfg(test)]
@@ -85,10 +136,18 @@ mod tests {
     #[test]
     fn each_test_is_dealt_to_one_machine() {
         let groups = [group(&["a::1", "a::2", "a::3"]), group(&["b::1"]), group(&["c::1"])];
-        assert_eq!(dealt(&groups, 1), [groups.to_vec()]);
+        assert_eq!(parted(&groups, 1), [groups.to_vec()]);
         let first = vec![group(&["a::1", "a::3"]), group(&["c::1"])];
-        assert_eq!(dealt(&groups, 2), [first, vec![group(&["a::2"]), group(&["b::1"])]]);
-        assert_eq!(dealt(&groups[1..2], 2).len(), 1, "no machine for nothing");
-        assert!(dealt(&[], 2).is_empty());
+        assert_eq!(parted(&groups, 2), [first, vec![group(&["a::2"]), group(&["b::1"])]]);
+        let cpus = |shares: Vec<Share>| shares.iter().map(|share| share.cpus).collect::<Vec<_>>();
+        assert_eq!(cpus(dealt(groups.to_vec())), [1, 1]);
+        let races = group(&["vm::dispatcher::races::one"]);
+        assert_eq!(cpus(dealt(vec![groups[1].clone(), races.clone()])), [2, 1]);
+        assert_eq!(dealt(vec![races.clone()]), [Share { cpus: 2, groups: vec![races] }]);
+        let long = format!("{LONG}form");
+        let shares = dealt(vec![group(&[&long, "vm::equivalence::other"])]);
+        let tests: Vec<_> = shares.iter().map(|share| &share.groups[0].tests[..]).collect();
+        assert_eq!(tests, [[long], ["vm::equivalence::other".to_owned()]]);
+        assert!(dealt(Vec::new()).is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::kernel::done;
 use crate::messages;
-use crate::object::Object;
+use crate::object::{MapRef, Object, ProgramRef};
 use crate::sockets::QUEUES;
 use crate::testrun::test_run;
 use libbpf_sys as sys;
@@ -18,7 +18,7 @@ pub(super) fn held(owners: BorrowedFd<'_>) -> Result<BTreeSet<u32>, Error> {
     let what = "look which queues have an owner";
     let object = Object::open(include_bytes!(concat!(env!("OUT_DIR"), "/owners_look.o")))?;
     let map = object.maps().into_iter().find(|map| map.name() == "owners");
-    let map = map.map_or(std::ptr::null_mut(), |map| map.as_ptr());
+    let map = map.map_or(std::ptr::null_mut(), MapRef::as_ptr);
     // SAFETY: the object is open and not loaded, and the map is its own; libbpf answers an error
     // for none, and holds a descriptor of its own.
     let code = unsafe { sys::bpf_map__reuse_fd(map, owners.as_raw_fd()) };
@@ -30,7 +30,7 @@ pub(super) fn held(owners: BorrowedFd<'_>) -> Result<BTreeSet<u32>, Error> {
         return Err(Error::Prepare { message });
     }
     let programs = object.programs();
-    let program = programs.first().map_or(std::ptr::null_mut(), |program| program.as_ptr());
+    let program = programs.first().copied().map_or(std::ptr::null_mut(), ProgramRef::as_ptr);
     // SAFETY: the object is open and loaded; libbpf answers an error for no program.
     let program = unsafe { sys::bpf_program__fd(program) };
     if program < 0 {
