@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How long before the end of its time a machine begins no further tests: what runs then comes to
 /// its end, and the rest is told of as skipped. No module takes longer unless something hangs.
-const NOTICE: Duration = Duration::from_secs(150);
+pub(super) const NOTICE: Duration = Duration::from_secs(150);
 
 /// What the machine runs: its tests, a process for each module, and the first failure's exit code.
 pub(super) fn tests(
@@ -31,10 +31,7 @@ pub(super) fn tests(
         script += &format!("export {name}={}\n", quoted_text(&value));
     }
     script += "code=0\n";
-    let why = match session.full {
-        true => "no time was left",
-        false => "no time was left: cargo xtask test --full has hours",
-    };
+    let why = no_time(session);
     let last = limit.saturating_sub(NOTICE).as_secs();
     for Group { binary, tests } in &share.groups {
         let names = tests.iter().map(|test| quoted_text(test)).collect::<Vec<_>>().join(" ");
@@ -49,4 +46,12 @@ pub(super) fn tests(
         );
     }
     Ok(script + "exit $code\n")
+}
+
+/// Why tests were not begun.
+pub(super) fn no_time(session: &Session) -> &'static str {
+    match session.full {
+        true => "no time was left",
+        false => "no time was left: cargo xtask test --full has hours",
+    }
 }

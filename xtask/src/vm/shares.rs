@@ -1,5 +1,6 @@
 //! Which tests run, and on which of the machines that run side by side.
 
+use crate::libtest::Tally;
 use crate::process::capture;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -50,6 +51,18 @@ pub(super) struct Share {
     /// How many CPUs the machine has.
     pub(super) cpus: u32,
     pub(super) groups: Vec<Group>,
+}
+
+impl Share {
+    /// What it comes to if none of its tests is begun.
+    pub(super) fn left_out(&self, why: &str) -> Tally {
+        let mut tally = Tally::default();
+        for test in self.groups.iter().flat_map(|group| &group.tests) {
+            println!("skipped: {test}: {why}");
+            tally.skip(test, why);
+        }
+        tally
+    }
 }
 
 /// Modules about what happens at the same moment, which takes two CPUs.
