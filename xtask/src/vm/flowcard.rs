@@ -37,6 +37,8 @@ pub(super) fn build(workspace: &Workspace, kernel: &Kernel, cache: &Path) -> Res
     }
     let mut make = Command::new("make");
     make.arg("-C").arg(&headers).arg(format!("M={}", directory.display())).arg("modules");
+    // Types of its own would take pahole, and nobody asks for them.
+    make.arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
     // What a cargo above set is for cargo's own builds.
     make.env_remove("MAKEFLAGS").env_remove("CARGO_MAKEFLAGS");
     capture_long(&mut make).context("the module for tests of flow rules does not build")?;

@@ -4,6 +4,7 @@
 use super::case::{Place, Seat};
 use super::pool::Program;
 use pointsman_bpf::dispatcher::{Actions, MAX_PROGRAMS};
+use pointsman_bpf::release_at_least;
 use pointsman_model::{Action, ActionSet};
 use pointsman_netns::object_path;
 use std::ops::Range;
@@ -89,7 +90,11 @@ fn possible(members: &[(&Place, &Program)], at: usize, seat: Seat) -> Seat {
             // two places shares its maps.
             let once = members.iter().filter(|(_, other)| other.name == program.name).count() == 1;
             let file = program.is_plain() && object_path(program.object).exists();
-            let can = once && file && !place.actions.is_empty();
+            // Since 6.13, and in stable kernels before, a program that resizes packets replaces a
+            // function only of a dispatcher that says it does so (81f6d0530ba0, "bpf: check
+            // changes_pkt_data property for extension programs"). Theirs does not.
+            let resizes = program.object == "adjust" && release_at_least(6, 12);
+            let can = once && file && !resizes && !place.actions.is_empty();
             if can { Seat::Theirs } else { Seat::Own }
         }
         seat => seat,
