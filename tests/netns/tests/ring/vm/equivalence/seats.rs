@@ -92,8 +92,10 @@ fn possible(members: &[(&Place, &Program)], at: usize, seat: Seat) -> Seat {
             let file = program.is_plain() && object_path(program.object).exists();
             // Since 6.13, and in stable kernels before, a program that resizes packets replaces a
             // function only of a dispatcher that says it does so (81f6d0530ba0, "bpf: check
-            // changes_pkt_data property for extension programs"). Theirs does not.
-            let resizes = program.object == "adjust" && release_at_least(6, 12);
+            // changes_pkt_data property for extension programs"). Theirs does not, and takes in
+            // no slot of ours either that has such a program.
+            let resizes = members.iter().any(|(_, other)| other.object == "adjust")
+                && release_at_least(6, 12);
             let can = once && file && !resizes && !place.actions.is_empty();
             if can { Seat::Theirs } else { Seat::Own }
         }
