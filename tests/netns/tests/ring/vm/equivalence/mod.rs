@@ -25,7 +25,6 @@ mod tail_calls;
 use case::Case;
 use dispatched::Bench;
 use forms::{Outcome, Tried, compare};
-use pointsman_bpf::release_at_least;
 use pointsman_netns::dispatcher::Stage;
 use pointsman_netns::random::{Random, full};
 use pool::Pool;
@@ -33,13 +32,6 @@ use shrink::shrink;
 
 const CASES: usize = 250;
 const CASES_FULL: usize = 10_000;
-
-/// How many of a long run's cases are tried: all here and on Debian's kernel, which everything has
-/// to run on; a quarter on a later one in the emulated machine, where all take most of an hour.
-fn long(cases: usize) -> usize {
-    let emulated = std::env::var("POINTSMAN_RING").is_ok_and(|ring| ring == "vm");
-    if emulated && release_at_least(6, 2) { cases / 4 } else { cases }
-}
 
 #[test]
 fn chains_do_in_every_form_what_their_members_do_one_by_one() {
@@ -50,7 +42,7 @@ fn chains_do_in_every_form_what_their_members_do_one_by_one() {
             panic!("{name}.json: {}: {why}", case.about);
         }
     }
-    let cases = if full() { long(CASES_FULL) } else { CASES };
+    let cases = if full() { CASES_FULL } else { CASES };
     let (mut too_deep, mut called, mut only_inlined, mut several_buffers) = (0, 0, 0, 0);
     for number in 0..cases {
         let case = Case::random(&mut random, &pool);
@@ -105,7 +97,7 @@ fn chains_do_in_every_dispatcher_what_their_members_do_one_by_one() {
     for (name, case) in kept::all().iter().filter(|(_, case)| possible(case)) {
         try_one(name, case);
     }
-    let cases = if full() { long(DISPATCHED_FULL) } else { DISPATCHED };
+    let cases = if full() { DISPATCHED_FULL } else { DISPATCHED };
     for number in 0..cases {
         try_one(&format!("case {number}"), &Case::random(&mut random, &pool));
     }
