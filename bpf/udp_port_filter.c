@@ -152,9 +152,35 @@ static __always_inline int filter_ipv6(struct xdp_md *ctx, __u32 offset)
 	return may_be_udp(next) ? unlisted : XDP_PASS;
 }
 
-/* Named as MTL's filter is, which tools that list a chain look for. */
-SEC("xdp.frags")
-int mtl_dp_filter(struct xdp_md *ctx)
+/*
+ * What nearly every datagram is: untagged, IPv4 without options, with its port. That is seen by one
+ * look at the length and two at four bytes each. It decides as the long way does and only saves
+ * instructions, which is most of what a small packet's way through a chain costs. All members lie
+ * at multiples of their sizes, so that each is read at once.
+ */
+struct plain_frame {
+	__u8 macs[12];
+	__be32 type_version; /* EtherType, version and length of the header, type of service */
+	__u8 length_and_id[4];
+	__be32 fragment_protocol; /* flags and fragment offset, time to live, protocol */
+	__u8 checksum_and_addresses[10];
+	struct udphdr udp;
+};
+
+_Static_assert(__builtin_offsetof(struct plain_frame, udp) ==
+		       sizeof(struct ethhdr) + sizeof(struct iphdr),
+	       "UDP follows a header of five words");
+
+#define TYPE_VERSION bpf_htonl((ETH_P_IP << 16) | 0x4500)
+#define TYPE_VERSION_MASK bpf_htonl(0xffffff00)
+#define FRAGMENT_PROTOCOL bpf_htonl(IPPROTO_UDP)
+#define FRAGMENT_PROTOCOL_MASK bpf_htonl((IPV4_FRAGMENT_OFFSET << 16) | 0xff)
+
+/*
+ * All other frames. A function of its own: a program saves and restores each register that any of
+ * its code needs, for every packet.
+ */
+static __noinline int any_frame(struct xdp_md *ctx)
 {
 	__u32 offset;
 	__be16 protocol = network_layer(ctx, &offset);
@@ -164,6 +190,22 @@ int mtl_dp_filter(struct xdp_md *ctx)
 	if (protocol == bpf_htons(ETH_P_IPV6))
 		return filter_ipv6(ctx, offset);
 	return XDP_PASS;
+}
+
+/* Named as MTL's filter is, which tools that list a chain look for. */
+SEC("xdp.frags")
+int mtl_dp_filter(struct xdp_md *ctx)
+{
+	const struct plain_frame *plain = (const void *)(long)ctx->data;
+
+	if (likely((const void *)(&plain->udp + 1) <= (const void *)(long)ctx->data_end) &&
+	    likely((plain->type_version & TYPE_VERSION_MASK) == TYPE_VERSION) &&
+	    likely((plain->fragment_protocol & FRAGMENT_PROTOCOL_MASK) == FRAGMENT_PROTOCOL)) {
+		if (likely(is_listed(bpf_ntohs(plain->udp.dest))))
+			return listed;
+		return unlisted;
+	}
+	return any_frame(ctx);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

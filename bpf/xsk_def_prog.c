@@ -50,12 +50,9 @@ int xsk_def_prog(struct xdp_md *ctx)
 	void *own;
 	long verdict;
 
-	/* The variable's map belongs to the program only if it is referred to. */
-	if (!refcnt)
-		return XDP_PASS;
 	/* The flags are the answer for a queue without a socket, or beyond the map. */
 	own = bpf_map_lookup_elem(&owners, &queue);
-	if (own) {
+	if (likely(own)) {
 		verdict = bpf_redirect_map(own, queue, XDP_PASS);
 		/*
 		 * Keeps the compiler from making one call of the two: where the map is not known, the
@@ -65,6 +62,9 @@ int xsk_def_prog(struct xdp_md *ctx)
 		asm volatile("" : "+r"(verdict));
 		return verdict;
 	}
+	/* The variable's map belongs to the program only if it is referred to. */
+	if (!refcnt)
+		return XDP_PASS;
 	return bpf_redirect_map(&xsks_map, queue, XDP_PASS);
 }
 

@@ -279,7 +279,7 @@ fn pure(workspace: &Workspace, session: &mut Session) -> Result<Tally> {
     session.prepare(|| {
         setup::ensure(&[setup::BUILD])?;
         // Tests that cannot have a tool or a server say so themselves.
-        for needs in [setup::FORMATS, setup::SERVICES, setup::WEB] {
+        for needs in [setup::FORMATS, setup::SERVICES, setup::WEB, setup::IMAGE] {
             if let Err(error) = setup::ensure(&[needs]) {
                 println!("setup: {error:#}");
             }

@@ -111,7 +111,7 @@ pub(crate) const IMAGE: &[Need] = &[
 
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<ExitCode> {
-    ensure(&[BUILD, FORMATS, SERVICES, WEB, NETNS, INTEROP, VM])?;
+    ensure(&[BUILD, FORMATS, SERVICES, WEB, IMAGE, NETNS, INTEROP, VM])?;
     println!("setup: everything is there");
     Ok(ExitCode::SUCCESS)
 }

@@ -20,6 +20,7 @@ pub mod random;
 pub mod service;
 pub mod shelf;
 pub mod sockets;
+pub mod tracer;
 pub mod traffic;
 
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //! of their own behind a chain on the other.
 
 use crate::members::{resolved, rounding, slot};
-use crate::netns::{LEFT, MAC_BYTES, Pair, RIGHT};
+use crate::netns::{LEFT, MAC_BYTES, Netns, Pair, RIGHT};
 use crate::packets::Frame as Packet;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
 use pointsman_bpf::sockets::Owners;
@@ -162,10 +162,19 @@ impl Client {
     /// The kernel says no.
     #[must_use]
     pub fn open(pair: &Pair, queue: u32) -> Self {
-        let index = pair.right.index("v1");
+        Self::on(&pair.right, "v1", queue)
+    }
+
+    /// Opens one on a queue of another interface.
+    ///
+    /// # Panics
+    /// The kernel says no.
+    #[must_use]
+    pub fn on(netns: &Netns, interface: &str, queue: u32) -> Self {
+        let index = netns.index(interface);
         let (umem, mut frames) = Umem::new(UmemSettings::default()).expect("memory");
         let settings = Settings { transmit_ring: 0, ..settings(index, queue) };
-        let mut socket = pair.right.run(|| Socket::open(&umem, &settings)).expect("a socket");
+        let mut socket = netns.run(|| Socket::open(&umem, &settings)).expect("a socket");
         socket.receiver.fill(&mut frames);
         Self { socket, frames, packets: Vec::new(), came: Vec::new() }
     }

@@ -22,10 +22,10 @@ pub(crate) struct SwapOptions {
 #[derive(Debug, clap::Args)]
 pub(crate) struct XskOptions {
     /// How often each form takes its turn; the figure is the median.
-    #[arg(long, default_value_t = 101, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 1001, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// How long a turn takes.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     milliseconds: u32,
     /// The length of a frame in bytes, from 60 to 1514.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]

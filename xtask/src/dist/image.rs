@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_commands_work() {
-        let name = "the_documented_commands_work";
+    fn b_29_the_documented_commands_work() {
+        let name = "b_29_the_documented_commands_work";
         if let Some(why) = missing() {
             println!("SKIP {name}: {why}");
             return;

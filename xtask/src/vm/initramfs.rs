@@ -29,11 +29,13 @@ const SCRATCH: &[&str] = &["/tmp", "/run", "/var/tmp", "/dev/shm"];
 /// What stands before everything that the machine itself says on the tests' line.
 pub(super) const VOICE: &str = "pointsman-vm: ";
 
-/// Builds the archive. `own` modules go in after the kernel's. `script` runs in the host's root file system, where `visible` directories
-/// are there even if they lie below one that tests may write to.
+/// Builds the archive. `more` of the kernel's modules go in, and after them `own`. `script` runs in
+/// the host's root file system, where `visible` directories are there even if they lie below one
+/// that tests may write to.
 pub(super) fn build(
     kernel: &Kernel,
     userland: Userland,
+    more: &[&str],
     own: &[PathBuf],
     script: &str,
     visible: &[PathBuf],
@@ -48,8 +50,8 @@ pub(super) fn build(
     let (dep, builtin) = (read_text(&dep)?, read_text(&builtin)?);
     let mut order = String::new();
     let modules = match userland {
-        Userland::Plain => MODULES.to_vec(),
-        Userland::Systemd => [MODULES, systemd::MODULES].concat(),
+        Userland::Plain => [MODULES, more].concat(),
+        Userland::Systemd => [MODULES, systemd::MODULES, more].concat(),
     };
     for (at, file) in Modules::parse(&dep, &builtin).order(&modules)?.into_iter().enumerate() {
         // Numbered: a flat directory, in which the order is plain to see.

@@ -11,6 +11,7 @@
 
 mod cpio;
 mod flowcard;
+mod hardware;
 mod initramfs;
 mod kernel;
 mod modules;
@@ -164,7 +165,7 @@ fn run_userland(
     let groups = shares::listed(&binaries, tests)?;
     let shares = match userland {
         Userland::Plain => shares::dealt(groups),
-        Userland::Systemd => vec![Share { cpus: 2, groups }],
+        Userland::Systemd => vec![Share { cpus: 2, cards: false, groups }],
     };
     if shares.iter().all(|share| share.groups.is_empty()) {
         bail!("no test runs: no name matches {}", tests.join(" "));
@@ -184,16 +185,17 @@ fn run_userland(
         }
         let script = before.clone() + &script::tests(workspace, session, userland, share, limit)?;
         let initramfs = directory.join(format!("initramfs-{at}"));
-        fs::write(&initramfs, initramfs::build(kernel, userland, &card, &script, &visible)?)
+        let drivers = if share.cards { hardware::DRIVERS } else { &[] };
+        let archive = initramfs::build(kernel, userland, drivers, &card, &script, &visible)?;
+        fs::write(&initramfs, archive)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
         let label = if count == 1 { "vm".to_owned() } else { format!("vm {at}") };
         let console = directory.join(format!("console-{at}.log"));
-        boot(
-            machine(kernel, &initramfs, &console, Speed::Fast(share.cpus)),
-            &console,
-            limit,
-            &label,
-        )
+        let mut qemu = machine(kernel, &initramfs, &console, Speed::Fast(share.cpus));
+        if share.cards {
+            hardware::plug(&mut qemu);
+        }
+        boot(qemu, &console, limit, &label)
     };
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(side_by_side(shares, cpus.min(MACHINES), run))
@@ -243,7 +245,8 @@ pub(crate) fn measure(
     let directory = directory(workspace);
     let visible = [workspace.root.clone(), workspace.target.clone()];
     let initramfs = directory.join("initramfs-bench");
-    fs::write(&initramfs, initramfs::build(&kernel, Userland::Plain, &[], script, &visible)?)
+    let archive = initramfs::build(&kernel, Userland::Plain, &[], &[], script, &visible)?;
+    fs::write(&initramfs, archive)
         .with_context(|| format!("cannot write {}", initramfs.display()))?;
     let console = directory.join("console-bench.log");
     let mut exit = None;

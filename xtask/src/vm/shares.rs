@@ -50,6 +50,8 @@ fn grouped<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
 pub(super) struct Share {
     /// How many CPUs the machine has.
     pub(super) cpus: u32,
+    /// Whether it has network cards that QEMU emulates, for the kernel's own drivers.
+    pub(super) cards: bool,
     pub(super) groups: Vec<Group>,
 }
 
@@ -76,6 +78,9 @@ const CONCURRENT: &[&str] = &[
     "vm::xsk",
 ];
 
+/// The module about network cards with drivers of the kernel's. All others see a machine without.
+const HARDWARE: &str = "vm::hardware";
+
 /// Tests that take minutes, and in a long run most of its time: each starts first and for itself.
 const LONG: &str = "vm::equivalence::chains_do_in_every_";
 
@@ -86,11 +91,14 @@ const WORTH: usize = 4;
 
 /// Divides tests among machines. Those that take longest come first.
 pub(super) fn dealt(groups: Vec<Group>) -> Vec<Share> {
-    let is_concurrent =
-        |group: &Group| group.tests.iter().any(|test| CONCURRENT.contains(&module(test)));
-    let (concurrent, mut others): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_concurrent);
+    let is_of = |group: &Group, modules: &[&str]| {
+        group.tests.iter().any(|it| modules.contains(&module(it)))
+    };
+    let (hardware, groups) = split(groups, |group| is_of(group, &[HARDWARE]));
+    let (concurrent, mut others) = split(groups, |group| is_of(group, CONCURRENT));
     let single = |test: String, binary: &PathBuf| Share {
         cpus: 1,
+        cards: false,
         groups: vec![Group { binary: binary.clone(), tests: vec![test] }],
     };
     let mut long = Vec::new();
@@ -101,9 +109,17 @@ pub(super) fn dealt(groups: Vec<Group>) -> Vec<Share> {
     others.retain(|group| !group.tests.is_empty());
     let count: usize = others.iter().map(|group| group.tests.len()).sum();
     let parts = count.div_ceil(WORTH).min(PARTS);
-    let others = parted(&others, parts).into_iter().map(|groups| Share { cpus: 1, groups });
-    let shares = [Share { cpus: 2, groups: concurrent }].into_iter().chain(long).chain(others);
+    let plain = |groups| Share { cpus: 1, cards: false, groups };
+    let others = parted(&others, parts).into_iter().map(plain);
+    let concurrent = Share { cpus: 2, cards: false, groups: concurrent };
+    // Drivers make as many queues as there are CPUs.
+    let hardware = Share { cpus: 2, cards: true, groups: hardware };
+    let shares = [concurrent].into_iter().chain(long).chain([hardware]).chain(others);
     shares.filter(|share| !share.groups.is_empty()).collect()
+}
+
+fn split(groups: Vec<Group>, is: impl Fn(&Group) -> bool) -> (Vec<Group>, Vec<Group>) {
+    groups.into_iter().partition(is)
 }
 
 /// Deals tests out as cards are: modules are alike in themselves and unlike each other, so that
@@ -156,7 +172,13 @@ mod tests {
         assert_eq!(cpus(dealt(groups.to_vec())), [1, 1]);
         let races = group(&["vm::dispatcher::races::one"]);
         assert_eq!(cpus(dealt(vec![groups[1].clone(), races.clone()])), [2, 1]);
-        assert_eq!(dealt(vec![races.clone()]), [Share { cpus: 2, groups: vec![races] }]);
+        assert_eq!(
+            dealt(vec![races.clone()]),
+            [Share { cpus: 2, cards: false, groups: vec![races] }]
+        );
+        let hardware = group(&["vm::hardware::one"]);
+        let with_cards = |share: &Share| share.cards == (share.groups == [hardware.clone()]);
+        assert!(dealt(vec![hardware.clone(), groups[0].clone()]).iter().all(with_cards));
         let long = format!("{LONG}form");
         let shares = dealt(vec![group(&[&long, "vm::equivalence::other"])]);
         let tests: Vec<_> = shares.iter().map(|share| &share.groups[0].tests[..]).collect();

@@ -86,8 +86,11 @@ pub(crate) fn run(options: &Options, rounds: usize, milliseconds: u32, json: boo
         });
         let mut turns = || -> Result<()> {
             stage.receive_on(receiving)?;
-            for _ in 0..rounds {
-                for (form, samples) in Form::ALL.into_iter().zip(&mut samples) {
+            for round in 0..rounds {
+                // Each comes first as often as the other: what drifts meets both alike.
+                for turn in 0..Form::ALL.len() {
+                    let at = (turn + round) % Form::ALL.len();
+                    let (form, samples) = (Form::ALL[at], &mut samples[at]);
                     forms.swap(form)?;
                     taker.take(&stage, SETTLE)?;
                     let before = made.load(Ordering::Relaxed);

@@ -10,13 +10,8 @@ use pointsman_imtl_client::{Client, DIALECTS, Dialect};
 use pointsman_netns::daemon::Host;
 use pointsman_netns::random::{Random, full};
 use pointsman_netns::skip;
+use pointsman_netns::tracer::Tracer;
 use rustix::process::Signal;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// A system call, and which one of its kind.
 #[derive(Debug, Clone, Copy)]
@@ -45,84 +40,11 @@ const FIRST: [Point; 2] = [
     point("its client's CPUs in the journal, and the grant not", "pwrite64", 2),
 ];
 
-/// strace on the thread that answers clients.
-struct Tracer {
-    child: Child,
-    trace: PathBuf,
-    point: Point,
-}
+/// The thread that answers clients.
+const THREAD: &str = "leases";
 
-impl Tracer {
-    /// Attaches to the daemon that runs, or runs next; `None`: there is no strace here.
-    fn attach(host: &Host, point: Point) -> Option<Self> {
-        let start = Instant::now();
-        loop {
-            let task = task(host);
-            let tracer = task.map(|task| Self::attach_to(&task, host.path("trace"), point));
-            match tracer {
-                Some(Ok(Some(tracer))) => return Some(tracer),
-                Some(Err(())) => return None,
-                // It has ended since, or starts at this moment.
-                Some(Ok(None)) | None => {}
-            }
-            assert!(start.elapsed() < Duration::from_secs(60), "no daemon to attach to");
-        }
-    }
-
-    fn attach_to(task: &OsStr, trace: PathBuf, point: Point) -> Result<Option<Self>, ()> {
-        let Point { call, when, .. } = point;
-        let child = Command::new("strace")
-            .arg("--attach")
-            .arg(task)
-            .arg("--output")
-            .arg(&trace)
-            .arg(format!("--inject={call}:signal=KILL:when={when}"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match child {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(()),
-            child => child.unwrap(),
-        };
-        let mut said = String::new();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        stderr.read_line(&mut said).unwrap();
-        let tracer = Self { child, trace, point };
-        Ok(said.ends_with(" attached\n").then_some(tracer))
-    }
-
-    /// Waits until the daemon is dead, however that came.
-    fn ended(&mut self) {
-        self.child.wait().unwrap();
-    }
-
-    /// Waits until the daemon is dead, and makes sure that it died where it was meant to.
-    fn died(mut self) {
-        self.ended();
-        let trace = fs::read_to_string(&self.trace).unwrap();
-        let last = trace.lines().rfind(|line| !line.starts_with("---") && !line.starts_with("+++"));
-        let last = last.unwrap_or_default();
-        assert!(last.starts_with(self.point.call), "{:?}, and died at {last}", self.point);
-        assert!(trace.contains("+++ killed by SIGKILL +++"), "{trace}");
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The thread that answers clients, if there is one now.
-fn task(host: &Host) -> Option<OsString> {
-    let engine = fs::read_to_string(host.path("run/engine.pid")).ok()?;
-    let tasks = fs::read_dir(format!("/proc/{}/task", engine.trim())).ok()?;
-    let leases = |path: &PathBuf| {
-        fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "leases")
-    };
-    let mut tasks = tasks.flatten().map(|entry| entry.path());
-    Some(tasks.find(leases)?.file_name()?.to_owned())
+fn attach(host: &Host, Point { call, when, .. }: Point) -> Option<Tracer> {
+    Tracer::killing(host, THREAD, call, when)
 }
 
 /// The requests of a client before the kill, and the one that is asked when it comes.
@@ -180,7 +102,7 @@ fn killed_at_every_point_of_a_request_it_is_answered_once_and_done_once() {
             }
             // Connected, and that is known: nothing but the request comes next.
             assert_eq!(client.ask(&heartbeat(3)).unwrap().value, 3);
-            let Some(tracer) = Tracer::attach(&host, point) else {
+            let Some(tracer) = attach(&host, point) else {
                 return skip("killed_at_every_point_of_a_request", "there is no strace");
             };
             client.send(&asked).unwrap();
@@ -190,7 +112,7 @@ fn killed_at_every_point_of_a_request_it_is_answered_once_and_done_once() {
                 assert_eq!(client.reply().unwrap(), DONE, "{what}");
                 client.send(&heartbeat(4)).unwrap();
             }
-            tracer.died();
+            tracer.died(point.call);
             daemon.ready_again().unwrap();
             let reply = client.reply().unwrap();
             if answered {
@@ -215,21 +137,21 @@ fn killed_at_every_point_under_twenty_clients_nobody_notices() {
     let active = Active::start(&host, 20);
     let mut random = Random::new("points");
     // Any of the requests that come: of many in one batch some are carried out, and none answered.
-    let mut attach = |round: usize| {
+    let mut any = |round: usize| {
         let point = Point { when: 1 + random.below(40), ..POINTS[round % POINTS.len()] };
-        Tracer::attach(&host, point)
+        (attach(&host, point), point.call)
     };
     for round in 0..if full() { 60 } else { 8 } {
-        let Some(tracer) = attach(round) else {
+        let (Some(tracer), call) = any(round) else {
             active.stop();
             return skip("killed_at_every_point_under_twenty_clients", "there is no strace");
         };
-        tracer.died();
+        tracer.died(call);
         daemon.ready_again().unwrap();
     }
     // While it is swapped: whichever comes first ends it.
     for round in 0..if full() { 20 } else { 4 } {
-        let mut tracer = attach(round).expect("there was one");
+        let mut tracer = any(round).0.expect("there was one");
         daemon.signal(Signal::HUP).unwrap();
         tracer.ended();
     }

@@ -6,6 +6,7 @@ mod dispatcher;
 mod doctor;
 mod equivalence;
 mod flowcard;
+mod hardware;
 mod hostile;
 mod long;
 mod members;

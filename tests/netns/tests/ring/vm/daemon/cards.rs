@@ -22,13 +22,20 @@ pub(super) struct Scene {
 impl Scene {
     /// `None`: this kernel has no such card, and the summary says so.
     pub(super) fn set(test: &str) -> Option<Self> {
+        Self::set_with(test, &[])
+    }
+
+    /// The same, with more options for the daemon.
+    pub(super) fn set_with(test: &str, options: &[&str]) -> Option<Self> {
         let netns = Netns::new().expect("root");
         if let Err(error) = netns.ip(&["link", "add", "card0", "type", "flowcard"]) {
             skip(test, &format!("only the emulated machine has the tests' card: {error:#}"));
             return None;
         }
         let host = Host::told().expect("root");
-        let daemon = host.start(&netns).unwrap();
+        let mut command = host.command();
+        command.args(options);
+        let daemon = host.start_as(&netns, command).unwrap();
         let index = netns.index("card0");
         Some(Self { daemon, host, netns, index })
     }

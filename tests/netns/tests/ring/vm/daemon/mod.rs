@@ -2,6 +2,7 @@
 
 mod beside;
 mod bounds;
+mod card_kills;
 mod cards;
 mod glass;
 mod instances;
