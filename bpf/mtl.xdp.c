@@ -6,6 +6,7 @@
  * of the same size. Pointsman itself does not load it.
  */
 #include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <stdbool.h>
 
@@ -36,9 +37,10 @@ struct {
 	__uint(XDP_DROP, 1);
 } _mtl_dp_filter SEC(".xdp_run_config");
 
-static __always_inline bool is_listed(__u16 number)
+static __always_inline bool is_listed(__be16 number)
 {
-	const __u8 *value = bpf_map_lookup_elem(&udp4_dp_filter, &number);
+	__u16 port = bpf_ntohs(number);
+	const __u8 *value = bpf_map_lookup_elem(&udp4_dp_filter, &port);
 
 	return value && *value;
 }

@@ -36,7 +36,10 @@ struct fragment_header {
 	__be32 identification;
 };
 
-/* mtl.xdp.c has another map, and means the verdicts the other way round. */
+/*
+ * mtl.xdp.c and instance_filter.c have their ports elsewhere, and mean the verdicts the other way
+ * round.
+ */
 #ifndef PORTS_ARE_DEFINED
 
 #define LISTED XDP_PASS
@@ -53,9 +56,9 @@ struct {
 	__type(value, __u8);
 } ports SEC(".maps");
 
-static __always_inline bool is_listed(__u16 number)
+static __always_inline bool is_listed(__be16 number)
 {
-	__u32 port = number;
+	__u32 port = bpf_ntohs(number);
 	const __u8 *value = bpf_map_lookup_elem(&ports, &port);
 
 	return value && *value;
@@ -68,9 +71,13 @@ static __always_inline bool is_listed(__u16 number)
  * means it the other way round: "drop" for a listed port, on which the chain goes on to the
  * AF_XDP redirect, and "pass" to the stack for the others.
  */
+#ifdef VERDICTS_ARE_FIXED
+enum { listed = LISTED, unlisted = UNLISTED, later_fragments = XDP_PASS };
+#else
 const volatile enum xdp_action listed = LISTED;
 const volatile enum xdp_action unlisted = UNLISTED;
 const volatile enum xdp_action later_fragments = XDP_PASS;
+#endif
 
 static __always_inline int by_port(struct xdp_md *ctx, __u32 offset)
 {
@@ -79,7 +86,7 @@ static __always_inline int by_port(struct xdp_md *ctx, __u32 offset)
 
 	if (!udp)
 		return XDP_PASS;
-	return is_listed(bpf_ntohs(udp->dest)) ? listed : unlisted;
+	return is_listed(udp->dest) ? listed : unlisted;
 }
 
 static __always_inline int filter_ipv4(struct xdp_md *ctx, __u32 offset)
@@ -201,7 +208,7 @@ int mtl_dp_filter(struct xdp_md *ctx)
 	if (likely((const void *)(&plain->udp + 1) <= (const void *)(long)ctx->data_end) &&
 	    likely((plain->type_version & TYPE_VERSION_MASK) == TYPE_VERSION) &&
 	    likely((plain->fragment_protocol & FRAGMENT_PROTOCOL_MASK) == FRAGMENT_PROTOCOL)) {
-		if (likely(is_listed(bpf_ntohs(plain->udp.dest))))
+		if (likely(is_listed(plain->udp.dest)))
 			return listed;
 		return unlisted;
 	}

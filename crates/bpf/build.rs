@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "udp_port_filter",
+    "instance_filter",
     "xskmap_redirect",
     "counting_pass",
     "cidr_blocklist",

@@ -21,11 +21,21 @@ pub fn xsk_redirect() -> &'static [u8] {
     include_bytes!(concat!(env!("OUT_DIR"), "/xsk_def_prog.o"))
 }
 
+/// The port filter of instances: the built-in one with its verdicts fixed, and with its ports in a
+/// map that takes no lookup, [`PORTS_OF_INSTANCES`].
+#[must_use]
+pub fn instance_filter() -> &'static [u8] {
+    include_bytes!(concat!(env!("OUT_DIR"), "/instance_filter.o"))
+}
+
+/// The map of [`instance_filter`]: one value, a byte for each port, by its number in network order.
+pub const PORTS_OF_INSTANCES: &str = ".data.ports";
+
 /// The object of a program that instances bring.
 #[must_use]
 pub fn instance_program(which: InstanceProgram) -> &'static [u8] {
     match which {
-        InstanceProgram::PortFilter => builtin(Builtin::UdpPortFilter),
+        InstanceProgram::PortFilter => instance_filter(),
         InstanceProgram::Redirect => xsk_redirect(),
     }
 }

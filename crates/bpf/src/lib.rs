@@ -26,7 +26,7 @@ mod testrun;
 mod types;
 pub mod value;
 
-pub use builtin::{builtin, instance_program, xsk_redirect};
+pub use builtin::{PORTS_OF_INSTANCES, builtin, instance_filter, instance_program, xsk_redirect};
 pub use chain::{Chain, Counters, PROGRAM_NAME, Slot};
 pub use error::Error;
 pub use host::{Places, host_facts};

@@ -1,6 +1,6 @@
 //! The maps by which instances get packets: which ports go on, and whose sockets a queue feeds.
 //!
-//! The two programs of instances have them (`bpf/udp_port_filter.c`, `bpf/xsk_def_prog.c`). A map is
+//! The two programs of instances have them (`bpf/instance_filter.c`, `bpf/xsk_def_prog.c`). A map is
 //! known here by the kernel's number for it, and is held open while it is used.
 
 mod held;
@@ -18,12 +18,19 @@ pub use look::{Bound, Found, Looker};
 /// Places of a map of sockets, and of the map of owners: receive queues are below this.
 pub const QUEUES: u32 = 1024;
 
-/// Places of the map of ports.
+/// As many ports as there are.
 const PORTS: u32 = 1 << 16;
 
-/// The ports that go on to sockets.
+/// The ports that go on to sockets, a byte for each: 1 is listed.
 #[derive(Debug)]
-pub struct Ports(MapHandle);
+pub enum Ports {
+    /// As one value, which the program reads without a lookup: [`instance_filter`].
+    ///
+    /// [`instance_filter`]: crate::instance_filter
+    InOne(MapHandle),
+    /// A value for each, as the built-in filter has them.
+    Each(MapHandle),
+}
 
 /// By receive queue: whose sockets it feeds.
 #[derive(Debug)]
@@ -53,12 +60,14 @@ fn failed(what: &str, error: &libbpf_rs::Error) -> Error {
 impl Ports {
     const WHAT: &str = "ports";
 
-    /// Opens the map of this number.
+    /// Opens the map of this number: that of the filter of instances, or that of the built-in
+    /// filter where an operator has placed it.
     ///
     /// # Errors
     /// There is none, or it has another form.
     pub fn open(id: u32) -> Result<Self, Error> {
-        open(id, Self::WHAT, (MapType::Array, 4, 1, PORTS)).map(Self)
+        let in_one = open(id, Self::WHAT, (MapType::Array, 4, PORTS, 1)).map(Self::InOne);
+        in_one.or_else(|_| open(id, Self::WHAT, (MapType::Array, 4, 1, PORTS)).map(Self::Each))
     }
 
     /// Lists a port, or takes it out.
@@ -66,9 +75,18 @@ impl Ports {
     /// # Errors
     /// The kernel's answer.
     pub fn list(&self, port: u16, listed: bool) -> Result<(), Error> {
-        let key = u32::from(port).to_ne_bytes();
-        let set = self.0.update(&key, &[listed.into()], MapFlags::ANY);
-        set.map_err(|e| failed(Self::WHAT, &e))
+        match self {
+            Self::InOne(map) => {
+                let mut value = value(map)?;
+                value[place(port)] = listed.into();
+                write(map, &value)
+            }
+            Self::Each(map) => {
+                let key = u32::from(port).to_ne_bytes();
+                let set = map.update(&key, &[listed.into()], MapFlags::ANY);
+                set.map_err(|e| failed(Self::WHAT, &e))
+            }
+        }
     }
 
     /// Lists these ports and no others. A port that stays listed is so all the time.
@@ -76,8 +94,18 @@ impl Ports {
     /// # Errors
     /// The kernel's answer.
     pub fn list_all(&self, ports: &BTreeSet<u16>) -> Result<(), Error> {
-        let entry = |port: &u16| (u32::from(*port).to_ne_bytes().to_vec(), vec![1]);
-        set_entries(&self.0, Self::WHAT, &ports.iter().map(entry).collect::<Vec<_>>())
+        match self {
+            Self::InOne(map) => {
+                // A packet meets each byte as it was or as it will be.
+                let mut value = vec![0; PORTS as usize];
+                ports.iter().for_each(|port| value[place(*port)] = 1);
+                write(map, &value)
+            }
+            Self::Each(map) => {
+                let entry = |port: &u16| (u32::from(*port).to_ne_bytes().to_vec(), vec![1]);
+                set_entries(map, Self::WHAT, &ports.iter().map(entry).collect::<Vec<_>>())
+            }
+        }
     }
 
     /// The ports that are listed.
@@ -85,16 +113,42 @@ impl Ports {
     /// # Errors
     /// The kernel's answer.
     pub fn listed(&self) -> Result<BTreeSet<u16>, Error> {
-        let mut ports = BTreeSet::new();
-        for port in 0..=u16::MAX {
-            let key = u32::from(port).to_ne_bytes();
-            let value = self.0.lookup(&key, MapFlags::ANY).map_err(|e| failed(Self::WHAT, &e))?;
-            if value.is_some_and(|value| value != [0]) {
-                ports.insert(port);
+        let is_listed = |value: &[u8]| value != [0];
+        let all = 0..=u16::MAX;
+        match self {
+            Self::InOne(map) => {
+                let value = value(map)?;
+                Ok(all.filter(|port| is_listed(&value[place(*port)..][..1])).collect())
+            }
+            Self::Each(map) => {
+                let mut ports = BTreeSet::new();
+                for port in all {
+                    let key = u32::from(port).to_ne_bytes();
+                    let value = map.lookup(&key, MapFlags::ANY);
+                    let value = value.map_err(|e| failed(Self::WHAT, &e))?;
+                    if value.is_some_and(|value| is_listed(&value)) {
+                        ports.insert(port);
+                    }
+                }
+                Ok(ports)
             }
         }
-        Ok(ports)
     }
+}
+
+/// Where a port is in the one value: packets have it in network order.
+fn place(port: u16) -> usize {
+    usize::from(port.to_be())
+}
+
+/// The one value of a map with all ports.
+fn value(map: &MapHandle) -> Result<Vec<u8>, Error> {
+    let found = map.lookup(&[0; 4], MapFlags::ANY).map_err(|e| failed(Ports::WHAT, &e))?;
+    Ok(found.unwrap_or_else(|| vec![0; PORTS as usize]))
+}
+
+fn write(map: &MapHandle, value: &[u8]) -> Result<(), Error> {
+    map.update(&[0; 4], value, MapFlags::ANY).map_err(|e| failed(Ports::WHAT, &e))
 }
 
 impl Owners {

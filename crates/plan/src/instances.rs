@@ -16,7 +16,6 @@ use pointsman_model::document::{
 use pointsman_model::lease::Place;
 use pointsman_model::observed::Observed;
 use pointsman_model::{Action, ActionSet, Document, HookId, InterfaceId, ProgramName, Sha256};
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which interfaces instances want their packets from, and which instances.
@@ -153,19 +152,10 @@ fn name(document: &Document, program: InstanceProgram, place: &Place) -> Program
 }
 
 fn spec(program: InstanceProgram) -> ProgramSpec {
-    let globals = match program {
-        // A listed port goes on to the redirect, the others to the stack at once.
-        InstanceProgram::PortFilter => {
-            [("listed", "XDP_DROP"), ("unlisted", "XDP_PASS"), ("later_fragments", "XDP_PASS")]
-                .map(|(name, verdict)| (name.to_owned(), json!(verdict)))
-                .into()
-        }
-        InstanceProgram::Redirect => BTreeMap::new(),
-    };
     ProgramSpec {
         object: ObjectSource::Instances(program),
         entry: None,
-        globals,
+        globals: BTreeMap::new(),
         maps: BTreeMap::new(),
         on_upgrade: BTreeMap::new(),
     }

@@ -5,12 +5,12 @@ use crate::members::{resolved, rounding, slot};
 use crate::netns::{LEFT, MAC_BYTES, Netns, Pair, RIGHT};
 use crate::packets::Frame as Packet;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
-use pointsman_bpf::sockets::Owners;
-use pointsman_bpf::{MapHome, Member, Slot, builtin, xsk_redirect};
+use pointsman_bpf::sockets::{Owners, Ports};
+use pointsman_bpf::{
+    MapHome, Member, PORTS_OF_INSTANCES, Slot, instance_filter, pins, xsk_redirect,
+};
 use pointsman_model::Action;
-use pointsman_model::document::Builtin;
 use pointsman_xsk::{Copying, Frame, Outgoing, Received, Settings, Socket, Umem, UmemSettings};
-use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
@@ -28,7 +28,7 @@ const NUMBER_AT: usize = 14 + 20 + 8;
 pub struct Redirect {
     filter: Member,
     redirect: Member,
-    ports: MapHandle,
+    ports: Ports,
     /// The sockets that all share.
     pub shared: MapHandle,
     owners: MapHandle,
@@ -41,20 +41,20 @@ impl Redirect {
     /// The kernel takes one of them not.
     #[must_use]
     pub fn prepare(home: &Path) -> Self {
-        let member = |bytes: &[u8], globals, directory: &str| {
+        let member = |bytes: &[u8], directory: &str| {
             let home = MapHome::Pinned(home.join(directory));
-            Member::prepare(bytes, &resolved(bytes, "", globals), &home, rounding(), None)
+            let program = resolved(bytes, "", serde_json::Value::Null);
+            Member::prepare(bytes, &program, &home, rounding(), None)
                 .unwrap_or_else(|e| panic!("{e}\n{}", e.log().unwrap_or("")))
         };
-        let filter = builtin(Builtin::UdpPortFilter);
-        let globals = json!({"listed": "XDP_DROP", "unlisted": "XDP_PASS"});
-        let filter = member(filter, globals, "filter");
-        let redirect = member(xsk_redirect(), serde_json::Value::Null, "redirect");
+        let filter = member(instance_filter(), "filter");
+        let redirect = member(xsk_redirect(), "redirect");
+        let ports = format!("filter/{}", pins::file_name(PORTS_OF_INSTANCES));
         let map = |path: &str| MapHandle::from_pinned_path(home.join(path)).expect("a pinned map");
         Self {
             filter,
             redirect,
-            ports: map("filter/ports"),
+            ports: Ports::open(number(&map(&ports))).expect("the map of ports"),
             shared: map("redirect/xsks_map"),
             owners: map("redirect/owners"),
         }
@@ -78,8 +78,7 @@ impl Redirect {
     /// # Panics
     /// The kernel says no.
     pub fn list(&self, port: u16, listed: bool) {
-        let key = u32::from(port).to_ne_bytes();
-        self.ports.update(&key, &[listed.into()], MapFlags::ANY).expect("a port");
+        self.ports.list(port, listed).expect("a port");
     }
 
     /// Says whose sockets get the packets of a queue; `None`: nobody's, so the shared ones.
@@ -105,9 +104,13 @@ impl Redirect {
     /// The kernel says no.
     #[must_use]
     pub fn owners(&self) -> Owners {
-        let info = MapInfo::new(self.owners.as_fd()).expect("a map");
-        Owners::open(info.info.id).expect("the map of owners")
+        Owners::open(number(&self.owners)).expect("the map of owners")
     }
+}
+
+/// The kernel's number for a map.
+fn number(map: &MapHandle) -> u32 {
+    MapInfo::new(map.as_fd()).expect("a map").info.id
 }
 
 /// A map of sockets, as each client gets one.

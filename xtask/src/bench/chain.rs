@@ -21,7 +21,7 @@ pub(crate) struct SwapOptions {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct XskOptions {
-    /// How often each form takes its turn; the figure is the median.
+    /// How often each form takes its turn.
     #[arg(long, default_value_t = 1001, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// How long a turn takes.

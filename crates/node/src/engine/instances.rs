@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::host::{OpenMap, Scope};
 use crate::state::Edition;
+use pointsman_bpf::PORTS_OF_INSTANCES;
 use pointsman_model::api::Problem;
 use pointsman_model::chain::ChainRecord;
 use pointsman_model::document::{AccessSpec, InstanceProgram, InterfaceSpec, LcoresSpec, Mode};
@@ -322,7 +323,13 @@ impl Engine {
         }
         let pins = observed.hooks.get(&hook);
         let record = pins.and_then(|pins| pins.live()?.1.record.as_ref());
-        maps.ports = self.map_of(record, InstanceProgram::PortFilter, "ports")?;
+        let mut ports = |map| self.map_of(record, InstanceProgram::PortFilter, map);
+        maps.ports = match ports(PORTS_OF_INSTANCES)? {
+            Some(map) => Some(map),
+            // An operator has placed the built-in filter under this name; or it is of a daemon
+            // before this.
+            None => ports("ports")?,
+        };
         maps.owners = self.map_of(record, InstanceProgram::Redirect, "owners")?;
         if maps.ports.is_some() && maps.owners.is_some() {
             return Ok(maps);

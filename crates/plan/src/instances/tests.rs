@@ -1,6 +1,7 @@
 use super::*;
 use pointsman_model::NamespaceName;
 use proptest::prelude::*;
+use serde_json::json;
 
 /// A document with chains on some of four interfaces, from a seed.
 fn document(chains: &[Option<Vec<(u8, u32)>>]) -> Document {
@@ -67,7 +68,7 @@ fn the_two_programs_join_behind_and_before_the_operators() {
     );
     let filter = &document.programs[&ProgramName::new("mtl_dp_filter.1-1").unwrap()];
     assert_eq!(filter.object, ObjectSource::Instances(InstanceProgram::PortFilter));
-    assert_eq!(filter.globals["listed"], "XDP_DROP");
+    assert!(filter.globals.is_empty(), "its verdicts are in the program");
 }
 
 #[test]

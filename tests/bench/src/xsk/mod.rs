@@ -47,7 +47,7 @@ impl Options {
 #[derive(Debug, Serialize)]
 struct Row {
     form: &'static str,
-    /// Of the receiving CPU's time; the median of all rounds.
+    /// Of the receiving CPU's time; the geometric mean of the rounds that count.
     packets_per_second: u64,
 }
 
@@ -128,10 +128,11 @@ fn print(samples: &[Vec<Sample>; 2], bytes: u16, json: bool) -> Result<()> {
     let of = |of: fn(&Sample) -> f64| samples.each_ref().map(|samples| sorted(samples, of));
     let (rates, offered) = (of(|s| s.packets_per_second), of(|s| s.offered));
     let (shares, lost) = (of(|s| s.share), of(|s| s.lost));
-    let rows = Form::ALL
-        .into_iter()
-        .zip(&rates)
-        .map(|(form, rates)| Row { form: form.name(), packets_per_second: middle(rates) as u64 });
+    let counted = counting(samples);
+    let rows = Form::ALL.into_iter().zip(samples).map(|(form, samples)| {
+        let rates = counted.iter().map(|at| samples[*at].packets_per_second);
+        Row { form: form.name(), packets_per_second: geometric_mean(rates) as u64 }
+    });
     let rows: Vec<Row> = rows.collect();
     let least = offered.iter().map(|offered| middle(offered)).fold(f64::INFINITY, f64::min);
     let limit = if least >= ENOUGH {
@@ -147,9 +148,9 @@ fn print(samples: &[Vec<Sample>; 2], bytes: u16, json: bool) -> Result<()> {
         return Ok(());
     }
     println!("frames of {bytes} bytes, packets per second of the receiving CPU's time");
-    let heads = ["median", "p25", "p75", "offered", "share", "lost"];
-    let [median, p25, p75, of, share, without] = heads;
-    println!("{:<12} {median:>10} {p25:>10} {p75:>10} {of:>8} {share:>8} {without:>8}", "form");
+    let heads = ["mean", "p25", "p75", "offered", "share", "lost"];
+    let [mean, p25, p75, of, share, without] = heads;
+    println!("{:<12} {mean:>10} {p25:>10} {p75:>10} {of:>8} {share:>8} {without:>8}", "form");
     for (at, Row { form, packets_per_second }) in rows.iter().enumerate() {
         let rates = &rates[at];
         let [low, high] =
@@ -160,14 +161,31 @@ fn print(samples: &[Vec<Sample>; 2], bytes: u16, json: bool) -> Result<()> {
              {share:>8.2} {lost:>8.4}"
         );
     }
-    let pairs = samples[0].iter().zip(&samples[1]);
-    let mut pairs: Vec<f64> =
-        pairs.map(|(bare, chain)| chain.packets_per_second / bare.packets_per_second).collect();
-    pairs.sort_by(f64::total_cmp);
-    let ratio = middle(&rates[1]) / middle(&rates[0]);
-    println!("chain / bare_xskmap = {ratio:.3}; of neighbouring rounds {:.3}", middle(&pairs));
+    let ratio = rows[1].packets_per_second as f64 / rows[0].packets_per_second as f64;
+    println!(
+        "chain / bare_xskmap = {ratio:.3}; by medians {:.3}",
+        middle(&rates[1]) / middle(&rates[0])
+    );
     println!("{limit}");
     Ok(())
+}
+
+/// The rounds that count: without the tenth in which the chain did best beside the other form, and
+/// the tenth in which it did worst. Something else happened in one of their two turns.
+fn counting(samples: &[Vec<Sample>; 2]) -> Vec<usize> {
+    let ratio =
+        |at: &usize| samples[1][*at].packets_per_second / samples[0][*at].packets_per_second;
+    let mut rounds: Vec<usize> = (0..samples[0].len()).collect();
+    rounds.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
+    let few = rounds.len() / 10;
+    rounds[few..rounds.len() - few].to_vec()
+}
+
+/// With it the ratio of two forms is that of neighbouring turns: how fast the machine was at the
+/// time, which changes by half and more, does not matter.
+fn geometric_mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    (values.map(f64::ln).sum::<f64>() / count).exp()
 }
 
 fn sorted(samples: &[Sample], of: fn(&Sample) -> f64) -> Vec<f64> {

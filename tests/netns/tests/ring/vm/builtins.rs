@@ -1,7 +1,8 @@
 //! The built-in programs on frames of every shape, as they come and with other verdicts set.
 
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use pointsman_bpf::{Chain, MapHome, Member, builtin};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapInfo};
+use pointsman_bpf::sockets::Ports;
+use pointsman_bpf::{Chain, MapHome, Member, PORTS_OF_INSTANCES, builtin, instance_filter, pins};
 use pointsman_model::document::Builtin;
 use pointsman_model::{Action, ActionSet};
 use pointsman_netns::bpffs::Bpffs;
@@ -9,9 +10,11 @@ use pointsman_netns::members::{any_packet, fuse, resolved, rounding, run, slot, 
 use pointsman_netns::packets::vectors::{
     Class, Vector, blocklist_vectors, filter_vectors, multi_buffer_vectors,
 };
+use pointsman_netns::random::{Random, full};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 const LISTED: u16 = 20000;
 const UNLISTED: u16 = 20001;
@@ -24,12 +27,15 @@ struct Prepared {
 
 impl Prepared {
     fn new(which: Builtin, globals: Value) -> Self {
+        Self::of(builtin(which), globals)
+    }
+
+    fn of(bytes: &[u8], globals: Value) -> Self {
         let maps = Bpffs::mount().expect("root");
-        let bytes = builtin(which);
         let program = resolved(bytes, "", globals);
         let home = MapHome::Pinned(maps.path().to_owned());
         let member = Member::prepare(bytes, &program, &home, rounding(), None)
-            .unwrap_or_else(|e| panic!("{which:?}: {e}\n{}", e.log().unwrap_or("")));
+            .unwrap_or_else(|e| panic!("{e}\n{}", e.log().unwrap_or("")));
         Self { member, maps }
     }
 
@@ -114,6 +120,149 @@ fn the_port_filter_knows_every_port() {
         let wanted = if listed(port.into()) { Action::Pass } else { Action::Drop };
         assert_eq!(run(&chain, &frame).verdict, wanted.code(), "port {port}");
     }
+}
+
+/// A map's number.
+fn number(map: &MapHandle) -> u32 {
+    MapInfo::new(map.as_fd()).expect("a map").info.id
+}
+
+/// What becomes of a frame by RFC 791, 8200 and IEEE 802.1Q, read slowly: the verdict for a listed
+/// port, for one that is not, or to pass.
+fn by_the_book(frame: &[u8], listed: impl Fn(u16) -> bool) -> Class {
+    let at = |offset: usize, length: usize| frame.get(offset..offset + length);
+    let word = |offset: usize| Some(u16::from_be_bytes(at(offset, 2)?.try_into().ok()?));
+    let read = || -> Option<Class> {
+        let port = |offset: usize| {
+            at(offset, 8)?;
+            Some(if listed(word(offset + 2)?) { Class::Listed } else { Class::Unlisted })
+        };
+        let (mut kind, mut offset) = (word(12)?, 14);
+        for _ in 0..2 {
+            if kind == 0x8100 || kind == 0x88a8 {
+                kind = {
+                    at(offset, 4)?;
+                    word(offset + 2)?
+                };
+                offset += 4;
+            }
+        }
+        match kind {
+            0x0800 => {
+                let ip = at(offset, 20)?;
+                let words = usize::from(ip[0] & 15);
+                if ip[0] >> 4 != 4 || words < 5 || ip[9] != 17 {
+                    return None;
+                }
+                if (u16::from(ip[6]) << 8 | u16::from(ip[7])) & 0x1fff != 0 {
+                    return Some(Class::LaterFragment);
+                }
+                port(offset + 4 * words)
+            }
+            0x86dd => {
+                let ip = at(offset, 40)?;
+                if ip[0] >> 4 != 6 {
+                    return None;
+                }
+                let (mut next, mut headers) = (ip[6], 0);
+                offset += 40;
+                let may_be_udp = |next: u8| [17, 44, 0, 43, 60].contains(&next);
+                while [44, 0, 43, 60].contains(&next) {
+                    if headers == 8 {
+                        return Some(Class::Unlisted);
+                    }
+                    headers += 1;
+                    if next == 44 {
+                        let fragment = at(offset, 8)?;
+                        next = fragment[0];
+                        if word(offset + 2)? & 0xfff8 != 0 {
+                            return may_be_udp(next).then_some(Class::LaterFragment);
+                        }
+                        offset += 8;
+                    } else {
+                        let extension = at(offset, 2)?;
+                        next = extension[0];
+                        offset += (usize::from(extension[1]) + 1) * 8;
+                    }
+                }
+                if next == 17 { port(offset) } else { None }
+            }
+            _ => None,
+        }
+    };
+    read().unwrap_or(Class::Other)
+}
+
+/// Frames that are broken anyhow: one look at a plain datagram decides as the long way does.
+#[test]
+fn broken_frames_are_decided_by_the_book() {
+    let mut random = Random::new("builtins::broken");
+    let globals = json!({"listed": "XDP_TX", "unlisted": "XDP_DROP",
+                         "later_fragments": "XDP_ABORTED"});
+    let built_in = Prepared::new(Builtin::UdpPortFilter, globals);
+    built_in.set("ports", &u32::from(LISTED).to_ne_bytes(), &[1]);
+    let instances = Prepared::of(instance_filter(), Value::Null);
+    let map = instances.map(&pins::file_name(PORTS_OF_INSTANCES));
+    Ports::open(number(&map)).expect("ports").list(LISTED, true).expect("listed");
+    let (built_in, instances) = (built_in.chain(), instances.chain());
+    let vectors = filter_frames();
+    let mut seen = BTreeMap::new();
+    for _ in 0..if full() { 200_000 } else { 4_000 } {
+        let mut frame = vectors[random.below(vectors.len())].frame.clone();
+        // What is cut off, and what is another byte or one that means something.
+        if random.below(4) == 0 {
+            frame.truncate(14 + random.below(frame.len().min(90) - 13));
+        }
+        for _ in 0..random.below(4) {
+            let at = random.below(frame.len().min(90));
+            let telling = [0, 1, 0x08, 0x45, 0x46, 0x60, 17, 0x20, 44, 60, 0x4e, 0x81];
+            frame[at] = match random.below(2) {
+                0 => telling[random.below(telling.len())],
+                _ => random.below(256) as u8,
+            };
+        }
+        let class = by_the_book(&frame, |port| port == LISTED);
+        *seen.entry(format!("{class:?}")).or_insert(0) += 1;
+        let [any, mtl] = match class {
+            Class::Listed => [Action::Tx, Action::Drop],
+            Class::Unlisted => [Action::Drop, Action::Pass],
+            Class::LaterFragment => [Action::Aborted, Action::Pass],
+            Class::Blocked | Class::Other => [Action::Pass, Action::Pass],
+        };
+        for (chain, wanted) in [(&built_in, any), (&instances, mtl)] {
+            let found = run(chain, &frame).verdict;
+            assert_eq!(found, wanted.code(), "{class:?}: {frame:02x?}");
+        }
+    }
+    assert!(seen.len() == 4 && seen.values().all(|count| *count > 20), "{seen:?}");
+}
+
+#[test]
+fn both_maps_of_ports_are_read_and_written_alike() {
+    let built_in = Prepared::new(Builtin::UdpPortFilter, Value::Null);
+    let instances = Prepared::of(instance_filter(), Value::Null);
+    let maps = [(&built_in, "ports".to_owned()), (&instances, pins::file_name(PORTS_OF_INSTANCES))];
+    for (program, map) in maps {
+        let ports = Ports::open(number(&program.map(&map))).expect("ports");
+        let all: BTreeSet<u16> = [0, 1, 255, 256, 20_000, 65_534, 65_535].into();
+        assert_eq!(ports.listed().expect("read"), BTreeSet::new(), "{map}");
+        ports.list_all(&all).expect("listed");
+        assert_eq!(ports.listed().expect("read"), all, "{map}");
+        let mut fewer = all.clone();
+        for port in [0, 256, 65_535] {
+            ports.list(port, false).expect("taken out");
+            fewer.remove(&port);
+        }
+        ports.list(7, true).expect("listed");
+        fewer.insert(7);
+        assert_eq!(ports.listed().expect("read"), fewer, "{map}");
+        ports.list_all(&all).expect("listed");
+        assert_eq!(ports.listed().expect("read"), all, "{map}");
+    }
+    // What is none of both is told.
+    let sockets = pointsman_netns::sockets::sockets();
+    let message = Ports::open(number(&sockets)).expect_err("no ports").to_string();
+    assert!(message.contains("it is not one that instances can use"), "{message}");
 }
 
 fn addresses(list: &[&str]) -> Vec<IpAddr> {
@@ -232,8 +381,15 @@ fn a_queue_is_redirected_only_while_it_has_a_socket() {
 fn the_chain_of_mtl_works_as_documented() {
     // A listed port goes on to the redirect by DROP, all else to the stack at once.
     let globals = json!({"listed": "XDP_DROP", "unlisted": "XDP_PASS"});
-    let filter = Prepared::new(Builtin::UdpPortFilter, globals);
-    filter.set("ports", &u32::from(LISTED).to_ne_bytes(), &[1]);
+    let built_in = Prepared::new(Builtin::UdpPortFilter, globals);
+    built_in.set("ports", &u32::from(LISTED).to_ne_bytes(), &[1]);
+    let instances = Prepared::of(instance_filter(), Value::Null);
+    let map = instances.map(&pins::file_name(PORTS_OF_INSTANCES));
+    Ports::open(number(&map)).expect("ports").list(LISTED, true).expect("listed");
+    [built_in, instances].iter().for_each(goes_on_by_drop);
+}
+
+fn goes_on_by_drop(filter: &Prepared) {
     let counting = Prepared::new(Builtin::CountingPass, Value::Null);
     let on_drop: ActionSet = [Action::Drop].into_iter().collect();
     let chain = fuse(&[

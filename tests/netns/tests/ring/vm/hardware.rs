@@ -112,7 +112,8 @@ fn cards_without_flow_rules_are_told_beforehand_and_answer_so() {
     for driver in [VIRTIO, VMXNET3, E1000E] {
         let Some(card) = Card::take("hardware::ntuple", driver) else { return };
         let [found, follows] = doctor(&card);
-        assert!(found.starts_with(&format!("{driver}; ")), "{found}");
+        // Some drivers have versions of their own.
+        assert!(found.starts_with(driver), "{found}");
         assert!(found.ends_with("; no ntuple"), "{found}");
         assert!(follows.ends_with("no rule can send a flow to a queue"), "{follows}");
         card.netns.run(|| {
