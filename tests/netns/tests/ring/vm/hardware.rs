@@ -255,6 +255,8 @@ fn packets_of_real_drivers_reach_a_socket_behind_the_chain_and_other_ports_the_s
         let maps = Bpffs::mount().expect("root");
         let card = Card::with(Netns::new().expect("root"), driver);
         card.netns.ip(&["addr", "add", &format!("{RECEIVER}/24"), "dev", &card.name]).unwrap();
+        // The address was another card's before.
+        sender.netns.ip(&["neigh", "flush", "dev", &sender.name]).unwrap();
         let redirect = Redirect::prepare(maps.path());
         redirect.list(LISTED, true);
         let chain = fuse(&redirect.slots());
