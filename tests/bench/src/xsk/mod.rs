@@ -33,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long)]
     xsk: bool,
     /// The length of a frame in bytes, for --xsk.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u16).range(60..=1514))]
     bytes: u16,
 }
 

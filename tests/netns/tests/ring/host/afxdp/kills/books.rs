@@ -2,6 +2,7 @@
 
 use super::super::Stage;
 use super::crowd::Held;
+use pointsman_bpf::PORTS_OF_INSTANCES;
 use pointsman_bpf::sockets::{Owners, Ports, QUEUES};
 use pointsman_netns::census::{self, Census};
 use pointsman_netns::object;
@@ -73,7 +74,7 @@ impl Books {
     pub(super) fn check(&mut self, stage: &Stage, clients: &[Held], when: &str) {
         // At once: all of it was answered.
         let ports: BTreeSet<u16> = clients.iter().flat_map(|held| &held.ports).copied().collect();
-        let listed = Ports::open(self.maps["ports"]).unwrap().listed().unwrap();
+        let listed = Ports::open(self.maps[PORTS_OF_INSTANCES]).unwrap().listed().unwrap();
         assert_eq!(listed, ports, "{when}: the kernel's ports");
         let mut owners = BTreeMap::new();
         for held in clients {
