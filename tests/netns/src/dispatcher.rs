@@ -54,13 +54,26 @@ impl Stage {
     /// It takes root.
     #[must_use]
     pub fn set_in(test: &str, bpffs: impl FnOnce() -> Arc<Bpffs>) -> Option<Self> {
+        Self::set_on(test, bpffs, Pair::new)
+    }
+
+    /// The same on a pair of another kind.
+    ///
+    /// # Panics
+    /// It takes root.
+    #[must_use]
+    pub fn set_on<E: std::fmt::Debug>(
+        test: &str,
+        bpffs: impl FnOnce() -> Arc<Bpffs>,
+        pair: impl FnOnce() -> Result<Pair, E>,
+    ) -> Option<Self> {
         if let Err(why) = freplace() {
             crate::skip(test, &why);
             return None;
         }
         let bpffs = bpffs();
         let dispatcher = Dispatcher::at(bpffs.path());
-        Some(Self { pair: Pair::new().expect("root"), bpffs, dispatcher })
+        Some(Self { pair: pair().expect("root"), bpffs, dispatcher })
     }
 
     /// The kernel's number of `v1`.

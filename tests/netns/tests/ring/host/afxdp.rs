@@ -25,7 +25,7 @@ const OTHER: u16 = 30_000;
 /// Fewer than what an interface of the pair holds.
 const BATCH: u64 = 60;
 
-fn operators(generation: u64, first: bool) -> Value {
+fn operators(engine: &str, generation: u64, first: bool) -> Value {
     let mut chain = vec![json!({"program": "last", "priority": 60})];
     if first {
         chain.insert(0, json!({"program": "first", "priority": 5}));
@@ -33,15 +33,22 @@ fn operators(generation: u64, first: bool) -> Value {
     json!({
         "schema": "pointsman.node/v1", "node": "test", "generation": generation,
         "programs": {"first": program("verdict", "v_pass"), "last": {"builtin": "counting-pass"}},
-        "interfaces": {"v1": {"xdp": {"chain": chain}}}
+        "interfaces": {"v1": {"xdp": {"engine": engine, "chain": chain}}}
     })
 }
 
-/// From REGISTER to the last packet, while the operator changes his chain.
 #[test]
 fn numbered_packets_reach_the_socket_of_their_owner_and_other_ports_the_stack() {
+    end_to_end("auto", if full() { MILLION } else { 100 });
+}
+
+/// As many rounds as a million packets for sockets take.
+pub(crate) const MILLION: u64 = 1_000_000_u64.div_ceil(3 * BATCH);
+
+/// From REGISTER to the last packet, while the operator changes his chain, which this engine runs.
+pub(crate) fn end_to_end(engine: &str, rounds: u64) {
     let stage = Stage::set();
-    stage.daemon.apply_whole(&operators(1, true));
+    stage.daemon.apply_whole(&operators(engine, 1, true));
     let mut holders = [
         Holder::new(&stage, Dialect::Libmtl, LISTED),
         Holder::new(&stage, Dialect::Mtlm, LISTED + 1),
@@ -60,7 +67,6 @@ fn numbered_packets_reach_the_socket_of_their_owner_and_other_ports_the_stack() 
     assert_eq!(brought, [no, yes, yes, no]);
     let other = stage.stack(OTHER);
     let mut sources = [1, 2, 3].map(|queue| Source::open(&stage.pair, queue));
-    let rounds = if full() { 1_000_000_u64.div_ceil(3 * BATCH) } else { 100 };
     for round in 0..rounds {
         for (holder, source) in holders.iter_mut().zip(&mut sources) {
             let port = if holder.queue == 2 { LISTED + 1 } else { LISTED };
@@ -75,7 +81,7 @@ fn numbered_packets_reach_the_socket_of_their_owner_and_other_ports_the_stack() 
             assert_eq!(next(&other), round, "another port reaches the stack");
         }
         if round % 25 == 0 {
-            stage.daemon.apply_whole(&operators(round + 2, round % 50 != 0));
+            stage.daemon.apply_whole(&operators(engine, round + 2, round % 50 != 0));
         }
     }
     for holder in &mut holders {
@@ -102,7 +108,7 @@ fn rollback_bypass_and_drain_find_the_clients_as_they_were() {
         let answer = stage.daemon.ask(arguments, b"");
         assert_eq!(answer.code, 0, "{arguments:?}: {answer:#?}");
     };
-    stage.daemon.apply_whole(&operators(1, true));
+    stage.daemon.apply_whole(&operators("auto", 1, true));
     let mut holder = Holder::new(&stage, Dialect::Libmtl, LISTED);
     let mut source = Source::open(&stage.pair, holder.queue);
     let stack = stage.stack(LISTED);
@@ -114,7 +120,7 @@ fn rollback_bypass_and_drain_find_the_clients_as_they_were() {
         assert!(holder.sockets.came == numbered(LISTED, 0, sent), "{what}");
     };
     to_socket(&mut holder, "at first");
-    stage.daemon.apply_whole(&operators(2, false));
+    stage.daemon.apply_whole(&operators("auto", 2, false));
     asked(&["rollback"]);
     assert_eq!(stage.entries(), ["v_pass", "mtl_dp_filter", "xsk_def_prog", "counting_pass"]);
     to_socket(&mut holder, "after a rollback");
@@ -132,7 +138,7 @@ fn rollback_bypass_and_drain_find_the_clients_as_they_were() {
     asked(&["drain", "--yes"]);
     let mut late = stage.connect(Dialect::Mtlm);
     assert_eq!(stage.ask_register(&mut late).value, -5, "a drained node serves no interface");
-    stage.daemon.apply_whole(&operators(3, false));
+    stage.daemon.apply_whole(&operators("auto", 3, false));
     assert_eq!(stage.ask_register(&mut late), DONE);
     assert_eq!(holder.client.ask(&add_port(stage.index, 2)).unwrap(), DONE);
     to_socket(&mut holder, "after a drain");

@@ -1,4 +1,4 @@
-mod afxdp;
+pub(crate) mod afxdp;
 mod applications;
 mod chainless;
 mod clients;

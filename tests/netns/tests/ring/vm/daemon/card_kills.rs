@@ -73,7 +73,7 @@ fn killed_at_every_step_of_a_change_of_a_card_it_is_changed_once_and_nothing_is_
     let admins = scene.ethtool(&["-n", "card0", "rule", "15"]);
     let (mut kills, mut missed) = (0, 0);
     let mut random = Random::new(NAME);
-    for number in 0..CHANGES.len() {
+    for (number, what) in CHANGES.into_iter().enumerate() {
         let mut client = scene.client(Dialect::Mtlm);
         (0..number).for_each(|before| change(&mut client, &scene, before, "before"));
         let Some(tracer) = Tracer::listening(&scene.host, THREAD, STEPS) else {
@@ -86,15 +86,15 @@ fn killed_at_every_step_of_a_change_of_a_card_it_is_changed_once_and_nothing_is_
         let steps = tracer.calls();
         leave(client, &scene, "traced");
         let names: Vec<_> = steps.iter().map(|(call, _)| call.as_str()).collect();
-        println!("{}: {} steps: {}", CHANGES[number], steps.len(), names.join(" "));
-        assert!(names.contains(&"ioctl"), "{}: {names:?}", CHANGES[number]);
+        println!("{what}: {} steps: {}", steps.len(), names.join(" "));
+        assert!(names.contains(&"ioctl"), "{what}: {names:?}");
         // All of them in a long run, and two in a short one.
         let some = [random.below(steps.len()), random.below(steps.len())];
         for (at, (call, nth)) in steps.iter().enumerate() {
             if !(full() || some.contains(&at)) {
                 continue;
             }
-            let why = format!("{}, killed before {call} {nth}", CHANGES[number]);
+            let why = format!("{what}, killed before {call} {nth}");
             let mut client = scene.client(Dialect::Mtlm);
             (0..number).for_each(|before| change(&mut client, &scene, before, &why));
             let mut tracer = Tracer::killing(&scene.host, THREAD, call, *nth).unwrap();

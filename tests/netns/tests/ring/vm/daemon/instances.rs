@@ -3,8 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::{Scene, document, dropping};
+use crate::host::afxdp;
+use pointsman_bpf::dispatcher::freplace;
 use pointsman_imtl_client::request::{add_port, get_queue, heartbeat, register, xsk_map};
 use pointsman_imtl_client::{Client, Dialect};
+use pointsman_netns::netns::Pair;
+use pointsman_netns::random::full;
+use pointsman_netns::skip;
 use pointsman_netns::sockets::{self, Source};
 use pointsman_xsk::XskMap;
 use serde_json::json;
@@ -43,10 +48,20 @@ fn b_12_libxdps_tools_show_both_while_a_client_is_there_and_neither_afterwards()
     assert_eq!(left, [30, 60]);
 }
 
+/// The same as on the host's kernel, which has no freplace: from REGISTER to the last packet, while
+/// the operator's programs come and go in slots beside.
+#[test]
+fn numbered_packets_go_through_a_dispatcher_to_their_owner_and_other_ports_to_the_stack() {
+    if let Err(why) = freplace() {
+        return skip("instances::numbered", &why);
+    }
+    afxdp::end_to_end("dispatcher", if full() { afxdp::MILLION } else { 30 });
+}
+
 /// B-13: a second filter stacked before the first took every new port after a kill.
 #[test]
 fn b_13_after_a_kill_there_is_one_filter_and_new_ports_reach_their_socket() {
-    let Some(scene) = Scene::set("instances::b_13") else { return };
+    let Some(scene) = Scene::on("instances::b_13", || Pair::with_queues(3)) else { return };
     let (mut one, index) = client(&scene);
     let before = scene.ids("mtl_dp_filter");
     scene.daemon.kill_engine().unwrap();
@@ -55,9 +70,7 @@ fn b_13_after_a_kill_there_is_one_filter_and_new_ports_reach_their_socket() {
     assert_eq!(scene.ids("mtl_dp_filter"), before, "the same, and only that");
     assert_eq!(one.ask(&add_port(index, 19_999)).unwrap().value, 0);
     let queue = one.ask(&get_queue(index)).unwrap().value;
-    let Ok(queue) = u32::try_from(queue) else {
-        return pointsman_netns::skip("instances::b_13: packets", "the pair has one queue");
-    };
+    let queue = u32::try_from(queue).expect("a queue");
     let mut receives = sockets::Client::open(&scene.stage.pair, queue);
     let map = one.ask_map(&xsk_map(index)).unwrap().descriptors.pop().unwrap();
     XskMap::from(map).insert(queue, &receives.socket).unwrap();

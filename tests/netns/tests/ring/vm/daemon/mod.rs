@@ -17,6 +17,7 @@ mod told;
 
 use pointsman_netns::daemon::{Daemon, Host};
 use pointsman_netns::dispatcher::{Stage, path, rows, text, well};
+use pointsman_netns::netns::Pair;
 use pointsman_netns::object_path;
 use pointsman_netns::packets::Frame;
 use pointsman_netns::random::full;
@@ -34,8 +35,13 @@ struct Scene {
 impl Scene {
     /// One; `None`, and a line in the summary, where the kernel refuses freplace.
     fn set(test: &str) -> Option<Self> {
+        Self::on(test, Pair::new)
+    }
+
+    /// One on a pair of another kind.
+    fn on<E: std::fmt::Debug>(test: &str, pair: impl FnOnce() -> Result<Pair, E>) -> Option<Self> {
         let host = Host::told().expect("root");
-        let stage = Stage::set_in(test, || Arc::clone(&host.bpffs))?;
+        let stage = Stage::set_on(test, || Arc::clone(&host.bpffs), pair)?;
         let daemon = host.start(&stage.pair.right).expect("a daemon");
         Some(Self { daemon, host, stage })
     }
