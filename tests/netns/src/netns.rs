@@ -155,7 +155,7 @@ impl Pair {
     /// `ip` fails; it takes root.
     pub fn with_queues(queues: u32) -> Result<Self> {
         let pair = Self { left: Netns::new()?, right: Netns::new()? };
-        pair.connect_with(Some(queues))?;
+        pair.connect_queues(queues)?;
         Ok(pair)
     }
 
@@ -165,6 +165,14 @@ impl Pair {
     /// `ip` fails.
     pub fn connect(&self) -> Result<()> {
         self.connect_with(None)
+    }
+
+    /// The same with so many queues: see [`Self::with_queues`].
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn connect_queues(&self, queues: u32) -> Result<()> {
+        self.connect_with(Some(queues))
     }
 
     fn connect_with(&self, queues: Option<u32>) -> Result<()> {
