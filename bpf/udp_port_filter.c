@@ -163,7 +163,8 @@ static __always_inline int filter_ipv6(struct xdp_md *ctx, __u32 offset)
  * What nearly every datagram is: untagged, IPv4 without options, with its port. That is seen by one
  * look at the length and two at four bytes each. It decides as the long way does and only saves
  * instructions, which is most of what a small packet's way through a chain costs. All members lie
- * at multiples of their sizes, so that each is read at once.
+ * at multiples of their sizes, so that the compiler reads each at once; the packet itself may begin
+ * anywhere, which is no matter on x86-64 and arm64.
  */
 struct plain_frame {
 	__u8 macs[12];

@@ -61,6 +61,7 @@ fn compile(source: &Path, object: &Path, headers: &Path, defines: &[&str]) {
         .arg(format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH))
         // Paths of the machine that builds must not be in what is shipped.
         .args(["-ffile-prefix-map=../../=", "-fdebug-compilation-dir=."])
+        .arg(format!("-ffile-prefix-map={}=libbpf", headers.display()))
         .args(defines)
         .arg("-c")
         .arg(source)

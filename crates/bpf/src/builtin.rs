@@ -43,8 +43,20 @@ pub fn instance_program(which: InstanceProgram) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use crate::inspect_object;
+    use crate::object::Object;
     use pointsman_model::Action;
     use pointsman_model::facts::MapDefinition;
+
+    /// By this a daemon of another version keeps the ports of clients that live.
+    #[test]
+    fn the_ports_of_instances_are_the_only_variable_of_their_section() {
+        let object = Object::open(super::instance_filter()).unwrap();
+        let all = crate::maps::facts(&object);
+        let is_it = |name: &str| name == super::PORTS_OF_INSTANCES;
+        let map = all.iter().find(|map| is_it(map.name.as_str())).unwrap();
+        let variables = map.definition.value.as_deref();
+        assert_eq!(variables, Some("variables{u8[65536] ports@0;}"));
+    }
 
     /// What users of libxdp look for, by name and meaning: it is in no other place of this crate.
     #[test]

@@ -49,9 +49,9 @@ pub(crate) fn facts(object: &Object) -> Vec<MapFacts> {
 }
 
 fn definition(map: MapRef<'_>, btf: Option<&Btf<'_>>) -> MapDefinition {
-    // The types of variables are those of their section: with all of them in one, a text of it
-    // would say less than the object's hash.
-    let typed = btf.filter(|_| !map.is_internal());
+    // Variables that everybody puts into one section move with any change of an object. A section
+    // that an author has named is meant to stay what it is.
+    let typed = btf.filter(|_| !map.is_internal() || is_named_section(&map.name()));
     // Number 0 is void, which has no description.
     let describe = |id: TypeId| types::describe(typed?, id);
     let (key, value) = (describe(map.key_type()), describe(map.value_type()));
@@ -68,6 +68,11 @@ fn definition(map: MapRef<'_>, btf: Option<&Btf<'_>>) -> MapDefinition {
         // The kernel takes no map of maps of maps.
         inner: map.inner().map(|inner| Box::new(definition(inner, btf))),
     }
+}
+
+/// Whether a section of variables has a name of its author's, as `.data.ports`.
+fn is_named_section(name: &str) -> bool {
+    [".data.", ".bss."].iter().any(|start| name.starts_with(start))
 }
 
 fn initial(object: &Object, map: MapRef<'_>) -> InitialContents {

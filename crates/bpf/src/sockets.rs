@@ -66,8 +66,11 @@ impl Ports {
     /// # Errors
     /// There is none, or it has another form.
     pub fn open(id: u32) -> Result<Self, Error> {
-        let in_one = open(id, Self::WHAT, (MapType::Array, 4, PORTS, 1)).map(Self::InOne);
-        in_one.or_else(|_| open(id, Self::WHAT, (MapType::Array, 4, 1, PORTS)).map(Self::Each))
+        match open(id, Self::WHAT, (MapType::Array, 4, 1, PORTS)) {
+            Ok(map) => Ok(Self::Each(map)),
+            // What is neither is told by what instances have.
+            Err(_) => open(id, Self::WHAT, (MapType::Array, 4, PORTS, 1)).map(Self::InOne),
+        }
     }
 
     /// Lists a port, or takes it out.

@@ -1,13 +1,14 @@
 //! strace on one thread of a daemon: what it calls, and SIGKILL before a chosen call.
 
 use crate::daemon::Host;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the thread may take to be there.
@@ -18,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Tracer {
     child: Child,
     trace: PathBuf,
+    _stderr: BufReader<ChildStderr>,
 }
 
 impl Tracer {
@@ -69,26 +71,40 @@ impl Tracer {
             child => child.expect("strace"),
         };
         let mut said = String::new();
-        let stderr = child.stderr.take().expect("a pipe");
-        BufReader::new(stderr).read_line(&mut said).expect("what it says");
-        let tracer = Self { child, trace };
-        Ok(said.ends_with(" attached\n").then_some(tracer))
+        // Kept, for what it says when it lets go.
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        stderr.read_line(&mut said).expect("what it says");
+        let tracer = Self { child, trace, _stderr: stderr };
+        if said.ends_with(" attached\n") {
+            return Ok(Some(tracer));
+        }
+        // The thread may have ended since; all else stays so.
+        assert!(said.contains("No such process"), "strace: {said}");
+        Ok(None)
     }
 
     /// Waits until the daemon is dead, however that came.
     ///
     /// # Panics
-    /// strace is lost.
+    /// It is not: the call did not come.
+    #[track_caller]
     pub fn ended(&mut self) {
-        self.child.wait().expect("an end");
+        assert!(self.ended_within(PATIENCE), "the call that was waited for does not come");
     }
 
-    /// Whether the daemon is dead by now.
+    /// Whether the daemon is dead within that time.
     ///
     /// # Panics
     /// strace is lost.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("strace").is_some()
+    pub fn ended_within(&mut self, time: Duration) -> bool {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let file = pidfd_open(pid.expect("a process id"), PidfdFlags::empty()).expect("strace");
+        let time = Timespec::try_from(time).expect("a time");
+        let ready = poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&time)).expect("a poll");
+        if ready > 0 {
+            self.child.wait().expect("an end");
+        }
+        ready > 0
     }
 
     /// Waits until the daemon is dead, and makes sure that it died where it was meant to.

@@ -6,7 +6,7 @@
 
 use super::skip_modifiers;
 use libbpf_rs::btf::types::{
-    Array, Composite, Enum, Enum64, Float, Int, IntEncoding, MemberAttr, Ptr,
+    Array, Composite, DataSec, Enum, Enum64, Float, Int, IntEncoding, MemberAttr, Ptr, Var,
 };
 use libbpf_rs::btf::{BtfKind, BtfType, TypeId};
 use libbpf_rs::{Btf, HasSize as _};
@@ -91,6 +91,9 @@ impl Writer {
         if let Ok(pointer) = Ptr::try_from(ty) {
             return self.pointer(&pointer);
         }
+        if let Ok(section) = DataSec::try_from(ty) {
+            return self.section(btf, &section, depth);
+        }
         // Nothing else has a size, so nothing else can be in a map.
         Err(fmt::Error)
     }
@@ -119,6 +122,20 @@ impl Writer {
             write!(self, "={value};")?;
         }
         write!(self, "}} of {bytes} bytes")
+    }
+
+    /// Variables with their places.
+    fn section(&mut self, btf: &Btf<'_>, section: &DataSec<'_>, depth: usize) -> fmt::Result {
+        self.write_str("variables{")?;
+        for place in section.iter() {
+            let variable = btf.type_by_id::<Var<'_>>(place.ty).ok_or(fmt::Error)?;
+            let ty = variable.next_type().ok_or(fmt::Error)?.type_id();
+            self.describe(btf, ty, depth - 1)?;
+            self.write_str(" ")?;
+            self.name(variable.name())?;
+            write!(self, "@{};", place.offset)?;
+        }
+        self.write_str("}")
     }
 
     fn composite(&mut self, btf: &Btf<'_>, composite: &Composite<'_>, depth: usize) -> fmt::Result {

@@ -324,11 +324,10 @@ impl Engine {
         let pins = observed.hooks.get(&hook);
         let record = pins.and_then(|pins| pins.live()?.1.record.as_ref());
         let mut ports = |map| self.map_of(record, InstanceProgram::PortFilter, map);
-        maps.ports = match ports(PORTS_OF_INSTANCES)? {
+        // The built-in filter is there where an operator has placed it under the name of ours.
+        maps.ports = match ports("ports")? {
             Some(map) => Some(map),
-            // An operator has placed the built-in filter under this name; or it is of a daemon
-            // before this.
-            None => ports("ports")?,
+            None => ports(PORTS_OF_INSTANCES)?,
         };
         maps.owners = self.map_of(record, InstanceProgram::Redirect, "owners")?;
         if maps.ports.is_some() && maps.owners.is_some() {

@@ -91,3 +91,21 @@ fn variables_agree_in_one_object_with_the_same_first_values() {
     assert!(difference(&variables("0"), &variables("1"), true).is_some());
     assert!(difference(&hash(), &variables("0"), true).is_some());
 }
+
+#[test]
+fn variables_of_a_named_section_agree_where_they_lie_alike() {
+    let named = |value: &str, places: &str| {
+        let mut map = variables(value);
+        (map.definition.kind, map.definition.value) = ("array".into(), Some(places.to_owned()));
+        map
+    };
+    let ports = || named("0", "variables{u8[65536] ports@0;}");
+    assert_eq!(difference(&ports(), &ports(), false), None);
+    let more = named("0", "variables{u8[65532] ports@0;u32 more@65532;}");
+    assert!(difference(&ports(), &more, false).is_some());
+    let filled = named("1", "variables{u8[65536] ports@0;}");
+    assert!(difference(&ports(), &filled, false).is_some());
+    let unknown = variables("0");
+    assert!(difference(&ports(), &unknown, false).is_some());
+    assert!(difference(&unknown, &ports(), false).is_some());
+}

@@ -106,10 +106,14 @@ impl Counter {
             return;
         }
         self.interfaces.served.clear();
+        // Where it is not known who holds what, the maps say it still.
+        let known = !self.journal.unreadable();
         for (place, maps) in places {
             let told = match maps {
                 Ok(maps) => {
-                    self.interfaces.cards.tell(Job::Served { place: place.clone(), maps });
+                    if known {
+                        self.interfaces.cards.tell(Job::Served { place: place.clone(), maps });
+                    }
                     Ok(())
                 }
                 Err(why) => Err(why),

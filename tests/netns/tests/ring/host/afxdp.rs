@@ -6,6 +6,7 @@ mod interfaces;
 mod kills;
 mod native;
 mod stage;
+mod upgraded;
 
 use super::clients::DONE;
 use super::{hook_of, program};

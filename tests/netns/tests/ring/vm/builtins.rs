@@ -103,22 +103,25 @@ fn the_port_filter_tells_every_class_of_frames_apart() {
 }
 
 #[test]
-fn the_port_filter_knows_every_port() {
-    let filter = Prepared::new(Builtin::UdpPortFilter, Value::Null);
+fn both_port_filters_know_every_port() {
     // Listed are the ports whose bits are odd in number: neighbours and swapped bytes differ.
-    let listed = |port: u32| port.count_ones() % 2 == 1;
-    let ports = filter.map("ports");
-    for port in 0..=u32::from(u16::MAX) {
-        let value = [u8::from(listed(port))];
-        ports.update(&port.to_ne_bytes(), &value, MapFlags::ANY).expect("an update");
-    }
-    let chain = filter.chain();
-    for port in (0..=u16::MAX).step_by(251).chain([1, 255, 256, 257, 65534, 65535]) {
-        let to = std::net::SocketAddr::new([198, 51, 100, 7].into(), port);
-        let from = "192.0.2.1:9".parse().expect("an address");
-        let frame = pointsman_netns::packets::Frame::udp(from, to).build();
-        let wanted = if listed(port.into()) { Action::Pass } else { Action::Drop };
-        assert_eq!(run(&chain, &frame).verdict, wanted.code(), "port {port}");
+    let listed = |port: &u16| port.count_ones() % 2 == 1;
+    let all: BTreeSet<u16> = (0..=u16::MAX).filter(listed).collect();
+    let built_in = Prepared::new(Builtin::UdpPortFilter, Value::Null);
+    let instances = Prepared::of(instance_filter(), Value::Null);
+    for (filter, map, [on, off]) in [
+        (built_in, "ports".to_owned(), [Action::Pass, Action::Drop]),
+        (instances, pins::file_name(PORTS_OF_INSTANCES), [Action::Drop, Action::Pass]),
+    ] {
+        Ports::open(number(&filter.map(&map))).expect("ports").list_all(&all).expect("listed");
+        let chain = filter.chain();
+        for port in (0..=u16::MAX).step_by(251).chain([1, 255, 256, 257, 65534, 65535]) {
+            let to = std::net::SocketAddr::new([198, 51, 100, 7].into(), port);
+            let from = "192.0.2.1:9".parse().expect("an address");
+            let frame = pointsman_netns::packets::Frame::udp(from, to).build();
+            let wanted = if listed(&port) { on } else { off };
+            assert_eq!(run(&chain, &frame).verdict, wanted.code(), "{map}: port {port}");
+        }
     }
 }
 
