@@ -7,6 +7,7 @@ use super::{BATCH, Holder, LISTED, Stage, numbered};
 use libbpf_rs::{MapHandle, MapInfo};
 use pointsman_bpf::PORTS_OF_INSTANCES;
 use pointsman_imtl_client::Dialect;
+use pointsman_imtl_client::request::add_port;
 use pointsman_netns::daemon::{Host, binary};
 use pointsman_netns::netns::Pair;
 use pointsman_netns::sockets::Source;
@@ -98,6 +99,59 @@ fn an_upgrade_of_the_daemon_with_another_filter_loses_no_port_and_no_packet() {
     (0..20).for_each(|_| goes_on(&mut holder));
     let came = numbered(LISTED, 0, holder.sockets.came.len() as u64);
     assert!(holder.sockets.came == came, "each once, in order");
+}
+
+/// A record of the journal: its length, the beginning of its hash, and itself.
+fn record(text: &str) -> Vec<u8> {
+    let hash = pointsman_model::Sha256::of(text.as_bytes()).to_string();
+    let byte = |at: usize| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap();
+    let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+    [&length[..], &(0..8).map(byte).collect::<Vec<_>>(), text.as_bytes()].concat()
+}
+
+/// Back to an older version, which does not know how this one writes down who holds what.
+#[test]
+fn where_the_journal_is_of_another_version_clients_receive_on() {
+    let stage = Stage::set();
+    let mut holder = Holder::new(&stage, Dialect::Mtlm, LISTED);
+    let mut source = Source::open(&stage.pair, holder.queue);
+    let mut sent = 0;
+    let mut goes_on = |holder: &mut Holder| {
+        source.send(&numbered(LISTED, sent, BATCH));
+        sent += BATCH;
+        holder.sockets.wait_for(sent as usize);
+    };
+    goes_on(&mut holder);
+    let path = stage.host.path("run/leases.journal");
+    let ours = fs::read(&path).unwrap();
+    let next_finds = |journal: &[u8]| {
+        // Who starts the next one is held up until it is written.
+        stage.daemon.signal(Signal::STOP).unwrap();
+        stage.daemon.kill_engine().unwrap();
+        fs::write(&path, journal).unwrap();
+        stage.daemon.signal(Signal::CONT).unwrap();
+        stage.daemon.ready_again().unwrap();
+    };
+    // Its first record says in which format the others are, and since when.
+    let length = u32::from_le_bytes(ours[..4].try_into().unwrap()) as usize;
+    let mut first: Value = serde_json::from_slice(&ours[12..12 + length]).unwrap();
+    first["format"] = json!(9);
+    next_finds(&[&record(&first.to_string()), &ours[12 + length..]].concat());
+    // Who asks waits.
+    holder.client.send(&add_port(stage.index, 9)).unwrap();
+    stage.daemon.apply_whole(&json!({
+        "schema": "pointsman.node/v1", "node": "test", "generation": 1,
+        "programs": {"pass": super::program("verdict", "v_pass")},
+        "interfaces": {"v1": {"xdp": {"chain": [{"program": "pass", "priority": 5}]}}}
+    }));
+    assert_eq!(stage.entries(), ["v_pass", "mtl_dp_filter", "xsk_def_prog"]);
+    (0..20).for_each(|_| goes_on(&mut holder));
+    // The version that wrote it goes on where it stopped.
+    next_finds(&ours);
+    assert_eq!(holder.client.reply().unwrap().value, 0, "and is answered");
+    goes_on(&mut holder);
+    drop(holder);
+    stage.until_entries(&["v_pass"]);
 }
 
 /// An operator may have the built-in filter in the place of ours, whose map of ports is another.
