@@ -6,7 +6,7 @@ use pointsman_model::facts::{InitialContents, MapDefinition, MapFacts};
 /// one reason, in few words. `same_object`: both come from the same bytes.
 pub(super) fn difference(old: &MapFacts, new: &MapFacts, same_object: bool) -> Option<String> {
     // Of sections that their author named, as `.data.ports`, it is known which variables lie where.
-    let known = [old, new].iter().all(|map| map.definition.value.is_some());
+    let known = [old, new].iter().all(|map| is_named(map) && map.definition.value.is_some());
     match (old.initial, new.initial) {
         (InitialContents::Variables(_), InitialContents::Variables(_))
             if !same_object && !known =>
@@ -22,6 +22,11 @@ pub(super) fn difference(old: &MapFacts, new: &MapFacts, same_object: bool) -> O
         _ => return Some("its first contents come from elsewhere now".to_owned()),
     }
     between(&old.definition, &new.definition, same_object)
+}
+
+/// Whether these are the variables of a section with a name of its author's.
+fn is_named(map: &MapFacts) -> bool {
+    [".data.", ".bss."].iter().any(|start| map.name.as_str().starts_with(start))
 }
 
 fn between(old: &MapDefinition, new: &MapDefinition, same_object: bool) -> Option<String> {

@@ -97,6 +97,7 @@ fn variables_of_a_named_section_agree_where_they_lie_alike() {
     let named = |value: &str, places: &str| {
         let mut map = variables(value);
         (map.definition.kind, map.definition.value) = ("array".into(), Some(places.to_owned()));
+        map.name = MapName::new(".data.ports").unwrap();
         map
     };
     let ports = || named("0", "variables{u8[65536] ports@0;}");
@@ -108,4 +109,7 @@ fn variables_of_a_named_section_agree_where_they_lie_alike() {
     let unknown = variables("0");
     assert!(difference(&ports(), &unknown, false).is_some());
     assert!(difference(&unknown, &ports(), false).is_some());
+    let mut everybodys = ports();
+    everybodys.name = MapName::new(".data").unwrap();
+    assert!(difference(&everybodys, &everybodys, false).is_some());
 }
