@@ -97,6 +97,9 @@ impl Tracer {
     /// # Panics
     /// strace is lost.
     pub fn ended_within(&mut self, time: Duration) -> bool {
+        if self.child.try_wait().expect("strace").is_some() {
+            return true;
+        }
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let file = pidfd_open(pid.expect("a process id"), PidfdFlags::empty()).expect("strace");
         let time = Timespec::try_from(time).expect("a time");
