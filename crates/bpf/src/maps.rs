@@ -10,7 +10,7 @@ use libbpf_rs::btf::TypeId;
 use libbpf_rs::{Btf, MapCore as _, MapFlags, MapHandle, MapInfo, MapType};
 use libbpf_sys as sys;
 use pointsman_model::document::MapEntry;
-use pointsman_model::facts::{InitialContents, MapDefinition, MapFacts};
+use pointsman_model::facts::{InitialContents, MapDefinition, MapFacts, is_named_section};
 use pointsman_model::{MapName, Sha256};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,11 +68,6 @@ fn definition(map: MapRef<'_>, btf: Option<&Btf<'_>>) -> MapDefinition {
         // The kernel takes no map of maps of maps.
         inner: map.inner().map(|inner| Box::new(definition(inner, btf))),
     }
-}
-
-/// Whether a section of variables has a name of its author's, as `.data.ports`.
-fn is_named_section(name: &str) -> bool {
-    [".data.", ".bss."].iter().any(|start| name.starts_with(start))
 }
 
 fn initial(object: &Object, map: MapRef<'_>) -> InitialContents {

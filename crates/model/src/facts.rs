@@ -134,6 +134,13 @@ pub enum InitialContents {
     Constants,
 }
 
+/// Whether a section of variables has a name of its author's (`.data.ports`), beside the ones that
+/// all variables of an object share (`.data`, `.bss`).
+#[must_use]
+pub fn is_named_section(map: &str) -> bool {
+    [".data.", ".bss."].iter().any(|start| map.starts_with(start))
+}
+
 /// Why a program cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProgramProblem {

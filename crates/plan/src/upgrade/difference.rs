@@ -1,12 +1,14 @@
 //! Whether one map's contents can be read as another's, from their definitions.
 
-use pointsman_model::facts::{InitialContents, MapDefinition, MapFacts};
+use pointsman_model::facts::{InitialContents, MapDefinition, MapFacts, is_named_section};
 
 /// Why the contents of `old` could mean something else in `new`; `None`: they mean the same. Says
 /// one reason, in few words. `same_object`: both come from the same bytes.
 pub(super) fn difference(old: &MapFacts, new: &MapFacts, same_object: bool) -> Option<String> {
     // Of sections that their author named, as `.data.ports`, it is known which variables lie where.
-    let known = [old, new].iter().all(|map| is_named(map) && map.definition.value.is_some());
+    let is_known =
+        |map: &MapFacts| is_named_section(map.name.as_str()) && map.definition.value.is_some();
+    let known = is_known(old) && is_known(new);
     match (old.initial, new.initial) {
         (InitialContents::Variables(_), InitialContents::Variables(_))
             if !same_object && !known =>
@@ -22,11 +24,6 @@ pub(super) fn difference(old: &MapFacts, new: &MapFacts, same_object: bool) -> O
         _ => return Some("its first contents come from elsewhere now".to_owned()),
     }
     between(&old.definition, &new.definition, same_object)
-}
-
-/// Whether these are the variables of a section with a name of its author's.
-fn is_named(map: &MapFacts) -> bool {
-    [".data.", ".bss."].iter().any(|start| map.name.as_str().starts_with(start))
 }
 
 fn between(old: &MapDefinition, new: &MapDefinition, same_object: bool) -> Option<String> {

@@ -19,6 +19,24 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// Numbered datagrams for a client, all of which it has to get.
+struct Stream {
+    source: Source,
+    sent: u64,
+}
+
+impl Stream {
+    fn open(stage: &Stage, holder: &Holder) -> Self {
+        Self { source: Source::open(&stage.pair, holder.queue), sent: 0 }
+    }
+
+    fn goes_on(&mut self, holder: &mut Holder) {
+        self.source.send(&numbered(LISTED, self.sent, BATCH));
+        self.sent += BATCH;
+        holder.sockets.wait_for(self.sent as usize);
+    }
+}
+
 /// The program of the daemon, with another object for the filter: who compiled it reads otherwise,
 /// and nothing that runs.
 fn other_version(program: &[u8]) -> Vec<u8> {
@@ -74,29 +92,23 @@ fn an_upgrade_of_the_daemon_with_another_filter_loses_no_port_and_no_packet() {
     let index = pair.right.index("v1");
     let stage = Stage { daemon, host, pair, index };
     let mut holder = Holder::new(&stage, Dialect::Libmtl, LISTED);
-    let mut source = Source::open(&stage.pair, holder.queue);
+    let mut stream = Stream::open(&stage, &holder);
     let before = filter(&stage).expect("a filter");
     let ports = map(&before);
-    let mut sent = 0;
-    let mut goes_on = |holder: &mut Holder| {
-        source.send(&numbered(LISTED, sent, BATCH));
-        sent += BATCH;
-        holder.sockets.wait_for(sent as usize);
-    };
-    goes_on(&mut holder);
+    stream.goes_on(&mut holder);
     fs::rename(&next, &program).unwrap();
     stage.daemon.signal(Signal::HUP).unwrap();
     // Packets come all the time: one that goes to the stack is missed here.
     let start = Instant::now();
     while filter(&stage).is_none_or(|now| now["object"] == before["object"]) {
-        goes_on(&mut holder);
+        stream.goes_on(&mut holder);
         assert!(start.elapsed() < Duration::from_secs(60), "no upgrade");
     }
     stage.daemon.ready_again().unwrap();
     let after = filter(&stage).expect("a filter");
     assert_ne!(after["object"], before["object"]);
     assert_eq!(map(&after), ports, "the same map, so that no port is missing for a moment");
-    (0..20).for_each(|_| goes_on(&mut holder));
+    (0..20).for_each(|_| stream.goes_on(&mut holder));
     let came = numbered(LISTED, 0, holder.sockets.came.len() as u64);
     assert!(holder.sockets.came == came, "each once, in order");
 }
@@ -114,14 +126,8 @@ fn record(text: &str) -> Vec<u8> {
 fn where_the_journal_is_of_another_version_clients_receive_on() {
     let stage = Stage::set();
     let mut holder = Holder::new(&stage, Dialect::Mtlm, LISTED);
-    let mut source = Source::open(&stage.pair, holder.queue);
-    let mut sent = 0;
-    let mut goes_on = |holder: &mut Holder| {
-        source.send(&numbered(LISTED, sent, BATCH));
-        sent += BATCH;
-        holder.sockets.wait_for(sent as usize);
-    };
-    goes_on(&mut holder);
+    let mut stream = Stream::open(&stage, &holder);
+    stream.goes_on(&mut holder);
     let path = stage.host.path("run/leases.journal");
     let ours = fs::read(&path).unwrap();
     let next_finds = |journal: &[u8]| {
@@ -145,11 +151,11 @@ fn where_the_journal_is_of_another_version_clients_receive_on() {
         "interfaces": {"v1": {"xdp": {"chain": [{"program": "pass", "priority": 5}]}}}
     }));
     assert_eq!(stage.entries(), ["v_pass", "mtl_dp_filter", "xsk_def_prog"]);
-    (0..20).for_each(|_| goes_on(&mut holder));
+    (0..20).for_each(|_| stream.goes_on(&mut holder));
     // The version that wrote it goes on where it stopped.
     next_finds(&ours);
     assert_eq!(holder.client.reply().unwrap().value, 0, "and is answered");
-    goes_on(&mut holder);
+    stream.goes_on(&mut holder);
     drop(holder);
     stage.until_entries(&["v_pass"]);
 }
